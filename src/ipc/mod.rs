@@ -1,0 +1,1 @@
+//! Memory shared with one worker: one implementation for both sides.

@@ -1,0 +1,22 @@
+//! FasterAPI edge: one native server in place of nginx + gunicorn + uvicorn.
+//!
+//! ```text
+//!                  main
+//!                   │
+//!                 shard ──────────────┐          pyworker (PyO3 shell → Python package `fasterapi`)
+//!           ┌───────┼────────┐        │              │
+//!         proto   uring     pool ──► ipc ◄───────────┘
+//!           └───────┴────┬───┴────────┘
+//!                  limits, span                control (tokio-uring) drives pool and shard from its own thread
+//! ```
+//!
+//! ARCHITECTURE.md has the code map, the invariants and the reason for each decision.
+
+pub mod ipc;
+pub mod limits;
+pub mod span;
+
+#[cfg(feature = "server")]
+pub mod proto;
+#[cfg(feature = "server")]
+pub mod uring;

@@ -1,0 +1,3 @@
+//! The `fasterapi` command: arguments in, exit code out.
+
+fn main() {}

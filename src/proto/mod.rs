@@ -1,0 +1,6 @@
+//! Bytes ⇄ exchanges, without I/O: no file descriptor, no clock, no unsafe, no runtime.
+//!
+//! An engine is fed what the peer sent and says what it means; it is told what to answer and says which
+//! bytes that makes. The caller owns the buffers, the sockets and the time.
+
+pub mod head;

@@ -1,0 +1,102 @@
+//! The kernel, as the shard sees it: [`Driver`], about a dozen typed operations.
+//!
+//! Invariant: every operation that was started completes exactly once (a multishot one: any number of times with
+//! `more`, then once without), and what it owned (buffer, descriptor) comes back with that completion or is closed.
+//! Deliberately absent: any knowledge of HTTP or workers.
+
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+/// What a completion belongs to; chosen by the caller and handed back untouched.
+/// `kind` (8 bits), `generation` (24 bits) and `index` (32 bits) fill the 64 bits of `user_data`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The caller's own kind of operation; `0xff` is the driver's own.
+    pub kind: u8,
+    /// Guards against a completion that arrives after its slot was given to somebody else.
+    pub generation: u32,
+    /// The slot.
+    pub index: u32,
+}
+
+/// A provided buffer that the kernel filled; give it back with [`Driver::recycle`].
+#[derive(Debug)]
+pub struct Lease {
+    pub(crate) id: u16,
+    pub(crate) len: u32,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection was accepted (non-blocking, close-on-exec).
+    Accepted(OwnedFd),
+    /// Bytes arrived.
+    Received(Lease),
+    /// The peer sent its last byte.
+    EndOfStream,
+    /// All of the buffer was sent; here it is back, for reuse.
+    Sent(Vec<u8>),
+    /// A polled descriptor became readable.
+    Readable,
+    /// A close, shutdown or cancel is done.
+    Done,
+    /// The operation failed. A send's buffer is dropped.
+    Failed(rustix::io::Errno),
+}
+
+/// One completion.
+#[derive(Debug)]
+pub struct Completion {
+    /// The token that the operation was started with.
+    pub token: Token,
+    /// What happened.
+    pub event: Event,
+    /// True while a multishot operation is still armed in the kernel.
+    pub more: bool,
+}
+
+/// Until when a turn may block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Submit, take what has completed, come back at once.
+    Poll,
+    /// Block until something completes.
+    Forever,
+    /// Block until something completes, at most this long.
+    AtMost(Duration),
+}
+
+/// The operations of a shard. Operations are queued; [`Driver::turn`] submits them all and reaps in one system call.
+/// No operation fails when it is queued: a full submission queue is submitted and then continued.
+pub trait Driver {
+    /// Accepts connections until cancelled (multishot).
+    fn accept(&mut self, listener: BorrowedFd<'_>, token: Token);
+    /// Receives into provided buffers until cancelled (multishot). When the buffers ran out it ends with
+    /// `Failed(NOBUFS)`; start it again once leases were recycled.
+    fn recv(&mut self, socket: BorrowedFd<'_>, token: Token);
+    /// Sends all of `data` (MSG_NOSIGNAL | MSG_WAITALL). At most one at a time per socket.
+    fn send(&mut self, socket: BorrowedFd<'_>, data: Vec<u8>, token: Token);
+    /// Reports readability until cancelled (multishot, edge-triggered); never reads.
+    fn poll(&mut self, fd: BorrowedFd<'_>, token: Token);
+    /// Asks for the operation of this token to end; it completes without `more`, as `Failed(CANCELED)` if it had to be cut off.
+    /// The cancel itself reports nothing.
+    fn cancel(&mut self, token: Token);
+    /// Sends FIN: `shutdown(SHUT_WR)`. Completes as `Done` or `Failed`.
+    fn shutdown_write(&mut self, socket: BorrowedFd<'_>, token: Token);
+    /// Closes a descriptor on which nothing is in flight any more. The close reports nothing.
+    fn close(&mut self, fd: OwnedFd);
+    /// Submits everything queued, waits as told, and appends what completed.
+    fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) -> io::Result<()>;
+    /// True when a turn would find a completion without waiting; no system call.
+    fn completions_visible(&mut self) -> bool;
+    /// The bytes of a lease.
+    fn bytes(&self, lease: &Lease) -> &[u8];
+    /// Gives a leased buffer back to the kernel.
+    fn recycle(&mut self, lease: Lease);
+    /// Monotonic time.
+    fn now(&self) -> Instant;
+}
