@@ -17,6 +17,10 @@ pub mod limits;
 pub mod span;
 
 #[cfg(feature = "server")]
+pub mod pool;
+#[cfg(feature = "server")]
 pub mod proto;
+#[cfg(feature = "server")]
+pub mod shard;
 #[cfg(feature = "server")]
 pub mod uring;

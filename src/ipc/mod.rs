@@ -1,1 +1,40 @@
-//! Memory shared with one worker: one implementation for both sides.
+//! Memory shared with one worker: layout, segment, ring, doorbell, chunk, message, lane. The server and the Python
+//! module link this same code, so there is one implementation of the protocol for both sides.
+//!
+//! ```text
+//!          shard                     segment E (edge writes, worker maps read-only)
+//!   ┌──────────────┐   records  ┌──────────────────────────────────────┐
+//!   │ EdgeLane  tx ├───────────►│ TAIL HEAD EVENT │ ring │ chunks …     │
+//!   │           rx │◄────────┐  └──────────────────────────────────────┘
+//!   └──────────────┘         │       segment W (worker writes, edge maps read-only)
+//!   ┌──────────────┐ records │  ┌──────────────────────────────────────┐
+//!   │ WorkerLane tx├─────────┴─►│ TAIL HEAD EVENT │ ring │ chunks …     │
+//!   └──────────────┘            └──────────────────────────────────────┘
+//! ```
+//!
+//! Happens-before edges, each named at its store and at its load in [`ring`]: `record-published`, `slot-released`,
+//! `armed`. A chunk's bytes ride on `record-published` (the record names them) and its reuse on the same edge of the
+//! opposite ring (the RELEASE record).
+//!
+//! Invariants: every shared word has exactly one writer; each is loaded once and checked; every record is copied out
+//! before it is parsed; a violation is a [`fault::Fault`] of the peer and never a panic. Nothing in here knows HTTP,
+//! processes or the uring.
+
+pub mod chunk;
+pub mod doorbell;
+pub mod fault;
+#[cfg(not(loom))]
+pub mod lane;
+pub mod layout;
+pub mod message;
+pub mod record;
+pub mod ring;
+#[cfg_attr(loom, path = "segment_loom.rs")]
+pub mod segment;
+mod sync;
+
+pub use doorbell::Doorbell;
+pub use fault::Fault;
+#[cfg(not(loom))]
+pub use lane::{EdgeLane, WorkerLane};
+pub use segment::Segment;

@@ -3,4 +3,6 @@
 //! An engine is fed what the peer sent and says what it means; it is told what to answer and says which
 //! bytes that makes. The caller owns the buffers, the sockets and the time.
 
+pub mod h1;
 pub mod head;
+pub mod route;

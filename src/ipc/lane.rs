@@ -1,0 +1,428 @@
+//! A lane: the two rings and arenas between one shard and one worker, as one side holds them.
+//!
+//! Invariant: whatever was committed leaves with the next [`Lane::publish`]; chunks that were read are given back with it.
+//! [`EdgeLane`] and [`WorkerLane`] fix the direction; everything else is shared. Deliberately absent: which exchange a
+//! message belongs to, and how much credit it has (the shard's and the worker's books).
+
+use std::sync::Arc as StdArc;
+
+use zerocopy::IntoBytes;
+
+use super::{
+    chunk::Arena,
+    doorbell::Doorbell,
+    fault::Fault,
+    message::{
+        ChunkRef, FromWorker, Kind, Parsed, Request, Response, ToWorker, flags, parse, parse_chunk,
+        parse_release,
+    },
+    ring::{Consumer, Producer, Record, publish},
+    segment::Segment,
+    sync::Arc,
+};
+use crate::limits::INLINE_BODY_SIZE_MAX;
+
+/// What both directions have in common.
+#[derive(Debug)]
+struct Lane {
+    own: Arc<Segment>,
+    peer: Arc<Segment>,
+    tx: Producer,
+    rx: Consumer,
+    arena: Arena,
+    bell: StdArc<Doorbell>,
+    /// The payload of the record that was taken last.
+    payload: Vec<u8>,
+    /// The bytes of the chunk that it named.
+    chunk: Vec<u8>,
+    /// Chunks of the peer that were read and not given back yet; at most its arena.
+    to_release: Vec<u32>,
+    kicks: u64,
+}
+
+impl Lane {
+    fn new(own: Segment, peer: Segment, bell: StdArc<Doorbell>) -> Self {
+        Self::over(Arc::new(own), Arc::new(peer), bell)
+    }
+
+    fn over(own: Arc<Segment>, peer: Arc<Segment>, bell: StdArc<Doorbell>) -> Self {
+        Self {
+            tx: Producer::new(Arc::clone(&own), Arc::clone(&peer)),
+            rx: Consumer::new(Arc::clone(&own), Arc::clone(&peer)),
+            arena: Arena::new(own.geometry().chunk_count()),
+            own,
+            peer,
+            bell,
+            payload: Vec::new(),
+            chunk: Vec::new(),
+            to_release: Vec::new(),
+            kicks: 0,
+        }
+    }
+
+    /// Writes one small record; false when the ring is full for now.
+    fn put(
+        &mut self,
+        kind: Kind,
+        flags: u16,
+        exchange: u64,
+        payload: &[u8],
+    ) -> Result<bool, Fault> {
+        let Some(mut claim) = self.tx.claim(payload.len())? else { return Ok(false) };
+        claim.put(payload);
+        claim.commit(kind as u16, flags, exchange);
+        Ok(true)
+    }
+
+    /// Writes as much of a body as there is room for; the number of bytes that were taken. `end` marks the record
+    /// that takes the last of them.
+    fn put_body(&mut self, exchange: u64, data: &[u8], end: bool) -> Result<Option<usize>, Fault> {
+        let mut taken = 0;
+        loop {
+            let rest = data.get(taken..).unwrap_or_default();
+            let written = if rest.len() <= INLINE_BODY_SIZE_MAX.min(self.inline_max()) {
+                let flags = if end { flags::END } else { 0 };
+                self.put(Kind::Body, flags, exchange, rest)?.then_some(rest.len())
+            } else {
+                self.put_chunk(exchange, rest, end)?
+            };
+            match written {
+                Some(count) => taken += count,
+                None if taken == 0 => return Ok(None),
+                None => return Ok(Some(taken)),
+            }
+            if taken == data.len() {
+                return Ok(Some(taken));
+            }
+        }
+    }
+
+    fn inline_max(&self) -> usize {
+        self.own.geometry().record_size_max() / 2
+    }
+
+    fn put_chunk(&mut self, exchange: u64, data: &[u8], end: bool) -> Result<Option<usize>, Fault> {
+        let geometry = self.own.geometry();
+        let Some(claim) = self.tx.claim(size_of::<ChunkRef>())? else { return Ok(None) };
+        let Some(index) = self.arena.lease() else { return Ok(None) };
+        let len = data.len().min(geometry.chunk_size());
+        self.own.write(geometry.chunk_offset(index as usize), data.get(..len).unwrap_or_default());
+        let reference = ChunkRef {
+            index,
+            len: u32::try_from(len).unwrap_or_else(|_| unreachable!("Geometry bounds it")),
+        };
+        let end = if end && len == data.len() { flags::END } else { 0 };
+        let mut claim = claim;
+        claim.put(reference.as_bytes());
+        claim.commit(Kind::Body as u16, flags::CHUNK | end, exchange);
+        Ok(Some(len))
+    }
+
+    /// Takes the next record that concerns an exchange; gives and takes chunks on the way.
+    fn take(&mut self) -> Result<Option<(Record, Parsed<'_>)>, Fault> {
+        loop {
+            self.payload.clear();
+            let Some(record) = self.rx.take(&mut self.payload)? else { return Ok(None) };
+            if record.kind == Kind::Release as u16 {
+                // Each index ends a lease, so that a peer cannot keep this loop busy.
+                for index in parse_release(&self.payload)? {
+                    self.arena.release(index.get())?;
+                }
+            } else if record.kind == Kind::Body as u16 && record.flags & flags::CHUNK != 0 {
+                let chunk = parse_chunk(&self.payload)?;
+                self.read_chunk(chunk)?;
+                return Ok(Some((
+                    record,
+                    Parsed::Body { data: &self.chunk, end: record.flags & flags::END != 0 },
+                )));
+            } else {
+                let parsed = parse(&record, &self.payload)?;
+                return Ok(Some((record, parsed)));
+            }
+        }
+    }
+
+    fn read_chunk(&mut self, chunk: ChunkRef) -> Result<(), Fault> {
+        let geometry = self.peer.geometry();
+        let (index, len) = (chunk.index as usize, chunk.len as usize);
+        // A chunk is named once until it was given back, so `to_release` never outgrows the arena.
+        let twice = self.to_release.len() >= geometry.chunk_count();
+        if index >= geometry.chunk_count() || len > geometry.chunk_size() || twice {
+            return Err(Fault::Chunk { index: chunk.index, len: chunk.len });
+        }
+        self.chunk.clear();
+        self.peer.read_onto(geometry.chunk_offset(index), len, &mut self.chunk);
+        self.to_release.push(chunk.index);
+        Ok(())
+    }
+
+    fn give_back(&mut self) -> Result<(), Fault> {
+        while !self.to_release.is_empty() {
+            let fits = (self.inline_max() / size_of::<u32>()).min(self.to_release.len());
+            let indices = std::mem::take(&mut self.to_release);
+            let (now, later) = indices.split_at(fits);
+            let written = self.put(Kind::Release, 0, 0, now.as_bytes())?;
+            self.to_release.extend_from_slice(if written { later } else { &indices });
+            if !written {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// True when the peer was kicked.
+    fn publish(&mut self) -> Result<bool, Fault> {
+        self.give_back()?;
+        let wanted = publish(&mut self.tx, &mut self.rx);
+        if wanted {
+            self.kicks += 1;
+            // An eventfd write fails only for a descriptor that is none, which `Doorbell` rules out.
+            self.bell.kick().unwrap_or_else(|error| panic!("kicking a doorbell: {error}"));
+        }
+        Ok(wanted)
+    }
+
+    /// True when there is something to do instead of sleeping. `output_waits`: this side holds back output for
+    /// want of room.
+    fn arm(&mut self, output_waits: bool) -> Result<bool, Fault> {
+        if (output_waits || !self.to_release.is_empty())
+            && self.tx.arm_space(self.own.geometry().record_size_max() / 2)?
+        {
+            return Ok(true);
+        }
+        Ok(self.rx.arm())
+    }
+}
+
+macro_rules! shared_by_both_sides {
+    () => {
+        /// Makes everything written since the last time visible and kicks the peer if it sleeps.
+        pub fn publish(&mut self) -> Result<bool, Fault> {
+            self.0.publish()
+        }
+
+        /// Asks for a kick; true when there is something to do already, and nothing is armed.
+        /// `output_waits` says that output is held back for want of room in the ring.
+        pub fn arm(&mut self, output_waits: bool) -> Result<bool, Fault> {
+            self.0.arm(output_waits)
+        }
+
+        /// Takes the wish for a kick back.
+        pub fn disarm(&mut self) {
+            self.0.rx.disarm();
+        }
+
+        /// True when the peer has published something new; no system call.
+        pub fn pending(&self) -> bool {
+            self.0.rx.pending()
+        }
+
+        /// Writes as much of a body as there is room for: `None` when there is none, else the bytes taken, of which
+        /// the last carries END if `end`. Empty `data` with `end` writes a bare END.
+        pub fn send_body(
+            &mut self,
+            exchange: u64,
+            data: &[u8],
+            end: bool,
+        ) -> Result<Option<usize>, Fault> {
+            self.0.put_body(exchange, data, end)
+        }
+
+        /// Grants that many more body bytes; false when the ring is full.
+        pub fn send_credit(&mut self, exchange: u64, bytes: u64) -> Result<bool, Fault> {
+            self.0.put(Kind::Credit, 0, exchange, bytes.as_bytes())
+        }
+
+        /// Kicks sent since the lane was made.
+        pub fn kicks(&self) -> u64 {
+            self.0.kicks
+        }
+
+        /// Chunks of this side's arena that are with the peer.
+        pub fn leased_chunks(&self) -> usize {
+            self.0.arena.leased_count()
+        }
+    };
+}
+
+/// The edge's end. The peer is not trusted.
+#[derive(Debug)]
+pub struct EdgeLane(Lane);
+
+impl EdgeLane {
+    /// `own` is the E segment, `peer` the W segment, `bell` the worker's doorbell.
+    pub fn new(own: Segment, peer: Segment, bell: StdArc<Doorbell>) -> Self {
+        Self(Lane::new(own, peer, bell))
+    }
+
+    /// Hands a request over; false when the ring is full for now.
+    pub fn send_request(&mut self, exchange: u64, request: &Request<'_>) -> Result<bool, Fault> {
+        let Some(claim) = self.0.tx.claim(request.payload_len())? else { return Ok(false) };
+        request.write(claim, exchange);
+        Ok(true)
+    }
+
+    /// Tells the worker that nobody waits any more; false when the ring is full for now.
+    pub fn send_cancel(&mut self, exchange: u64) -> Result<bool, Fault> {
+        self.0.put(Kind::Cancel, 0, exchange, &[])
+    }
+
+    /// The next message, with the id of the exchange that the worker says it belongs to.
+    pub fn receive(&mut self) -> Result<Option<(u64, FromWorker<'_>)>, Fault> {
+        let Some((record, parsed)) = self.0.take()? else { return Ok(None) };
+        let message = match parsed {
+            Parsed::Response(response) => FromWorker::Response(response),
+            Parsed::Body { data, end } => FromWorker::Body { data, end },
+            Parsed::Credit(bytes) => FromWorker::Credit(bytes),
+            Parsed::Abort => FromWorker::Abort,
+            Parsed::Request(_) | Parsed::Cancel => return Err(Fault::Kind { kind: record.kind }),
+        };
+        Ok(Some((record.exchange, message)))
+    }
+
+    shared_by_both_sides!();
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct WorkerLane(Lane);
+
+impl WorkerLane {
+    /// `own` is the W segment, `peer` the E segment, `bell` the shard's doorbell.
+    pub fn new(own: Segment, peer: Segment, bell: StdArc<Doorbell>) -> Self {
+        Self(Lane::new(own, peer, bell))
+    }
+
+    /// Answers; false when the ring is full for now.
+    pub fn send_response(&mut self, exchange: u64, response: &Response<'_>) -> Result<bool, Fault> {
+        let Some(claim) = self.0.tx.claim(response.payload_len())? else { return Ok(false) };
+        response.write(claim, exchange);
+        Ok(true)
+    }
+
+    /// Ends an exchange whose answer cannot be completed; false when the ring is full for now.
+    pub fn send_abort(&mut self, exchange: u64) -> Result<bool, Fault> {
+        self.0.put(Kind::Abort, 0, exchange, &[])
+    }
+
+    /// The next message, with the id of its exchange.
+    pub fn receive(&mut self) -> Result<Option<(u64, ToWorker<'_>)>, Fault> {
+        let Some((record, parsed)) = self.0.take()? else { return Ok(None) };
+        let message = match parsed {
+            Parsed::Request(request) => ToWorker::Request(request),
+            Parsed::Body { data, end } => ToWorker::Body { data, end },
+            Parsed::Credit(bytes) => ToWorker::Credit(bytes),
+            Parsed::Cancel => ToWorker::Cancel,
+            Parsed::Response(_) | Parsed::Abort => return Err(Fault::Kind { kind: record.kind }),
+        };
+        Ok(Some((record.exchange, message)))
+    }
+
+    shared_by_both_sides!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ipc::layout::Geometry,
+        span::{Field, Span},
+    };
+
+    fn pair(geometry: Geometry) -> (EdgeLane, WorkerLane) {
+        let (e, w) = (Arc::new(Segment::heap(geometry)), Arc::new(Segment::heap(geometry)));
+        let bell = || StdArc::new(Doorbell::new().unwrap());
+        let edge = Lane::over(Arc::clone(&e), Arc::clone(&w), bell());
+        let worker = Lane::over(w, e, bell());
+        (EdgeLane(edge), WorkerLane(worker))
+    }
+
+    #[test]
+    fn a_request_and_its_response_arrive_as_they_were_sent() {
+        let (mut edge, mut worker) = pair(Geometry::PRODUCT);
+        let span = |start, len| Span::new(start, len).unwrap();
+        let request = Request {
+            route: 7,
+            method: 2,
+            version: 11,
+            method_name: span(0, 4),
+            raw_path: span(4, 8),
+            path: span(4, 8),
+            query: span(12, 3),
+            authority: span(15, 1),
+            fields: &[Field { name: span(15, 1), value: span(16, 2) }],
+            params: &[span(10, 2)],
+            blob: b"POST/user/42q=1hxy",
+            content_length: Some(5),
+            peer: Some("127.0.0.1:4711".parse().unwrap()),
+            body: b"hello",
+            end: true,
+        };
+        assert_eq!(edge.send_request(9, &request), Ok(true));
+        edge.publish().unwrap();
+        let Ok(Some((9, ToWorker::Request(got)))) = worker.receive() else { panic!("the request") };
+        assert_eq!((got.route, got.method, got.version, got.end), (7, 2, 11, true));
+        assert_eq!(got.path.of(got.blob), Some(&b"/user/42"[..]));
+        assert_eq!(got.params[0].of(got.blob), Some(&b"42"[..]));
+        assert_eq!((got.fields, got.body, got.peer), (request.fields, request.body, request.peer));
+        assert_eq!(got.content_length, Some(5));
+
+        let blob = b"content-typetext/plain";
+        let fields = [Field { name: span(0, 12), value: span(12, 10) }];
+        let response = Response {
+            status: 201,
+            fields: &fields,
+            blob,
+            content_length: Some(2),
+            body: b"ok",
+            end: true,
+        };
+        assert_eq!(worker.send_response(9, &response), Ok(true));
+        worker.publish().unwrap();
+        let Ok(Some((9, FromWorker::Response(got)))) = edge.receive() else {
+            panic!("the response")
+        };
+        assert_eq!(
+            (got.status, got.body, got.end, got.content_length),
+            (201, &b"ok"[..], true, Some(2))
+        );
+        assert_eq!(got.fields[0].value.of(got.blob), Some(&b"text/plain"[..]));
+    }
+
+    #[test]
+    fn a_body_longer_than_the_arena_passes_chunk_by_chunk_and_every_chunk_comes_back() {
+        let (mut edge, mut worker) = pair(Geometry::new(4096, 8192, 4).unwrap());
+        let body: Vec<u8> = (0..200_000_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let (mut sent, mut got, mut ended) = (0, Vec::new(), false);
+        while !ended {
+            while sent < body.len() {
+                let Some(taken) = worker.send_body(3, &body[sent..], true).unwrap() else { break };
+                sent += taken;
+            }
+            worker.publish().unwrap();
+            while let Some((3, FromWorker::Body { data, end })) = edge.receive().unwrap() {
+                got.extend_from_slice(data);
+                ended = end;
+            }
+            edge.publish().unwrap();
+            assert!(worker.receive().unwrap().is_none());
+        }
+        assert_eq!(got, body);
+        assert_eq!(worker.leased_chunks(), 0);
+    }
+
+    #[test]
+    fn a_kick_is_sent_only_to_a_side_that_armed() {
+        let (mut edge, mut worker) = pair(Geometry::PRODUCT);
+        edge.send_cancel(1).unwrap();
+        assert_eq!(edge.publish(), Ok(false));
+        assert_eq!(worker.arm(false), Ok(true), "there is a record already");
+        while worker.receive().unwrap().is_some() {}
+        worker.publish().unwrap();
+        assert_eq!(worker.arm(false), Ok(false));
+        edge.send_cancel(2).unwrap();
+        assert_eq!(edge.publish(), Ok(true));
+        edge.send_cancel(3).unwrap();
+        assert_eq!(edge.publish(), Ok(false), "one kick a sleep");
+    }
+}

@@ -1,0 +1,385 @@
+//! What the records of a lane mean, in both directions.
+//!
+//! Invariant: everything the peer wrote becomes a checked type here, in one place, from a private copy of the record;
+//! nothing behind this module looks at raw payloads again. HTTP's own rules (status range, field grammar) are the
+//! engines' business, not this module's.
+
+use core::mem::{offset_of, size_of};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, native_endian::U32};
+
+use super::{fault::Fault, ring::Claim, ring::Record};
+use crate::{
+    limits::{HEAD_FIELDS_MAX, ROUTE_PARAMS_MAX},
+    span::{Field, Span},
+};
+
+/// Kinds of records. Those of both directions share one number space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    /// Edge → worker: a request's head and the first bytes of its body.
+    Request = 1,
+    /// Worker → edge: a response's head and the first bytes of its body.
+    Response = 2,
+    /// Both ways: more of a body, inline or in a chunk.
+    Body = 3,
+    /// Both ways: the sender of this record has room for that many more body bytes.
+    Credit = 4,
+    /// Both ways: chunks of the receiver's arena, given back. Belongs to no exchange.
+    Release = 5,
+    /// Edge → worker: nobody waits for this answer any more. The worker ends the exchange with END or ABORT.
+    Cancel = 6,
+    /// Worker → edge: the exchange ends here, its answer incomplete.
+    Abort = 7,
+}
+
+impl Kind {
+    fn parse(kind: u16) -> Result<Self, Fault> {
+        [
+            Self::Request,
+            Self::Response,
+            Self::Body,
+            Self::Credit,
+            Self::Release,
+            Self::Cancel,
+            Self::Abort,
+        ]
+        .into_iter()
+        .find(|known| *known as u16 == kind)
+        .ok_or(Fault::Kind { kind })
+    }
+}
+
+/// Record flags.
+pub mod flags {
+    /// The body ends with this record.
+    pub const END: u16 = 1;
+    /// A body record's payload is a [`super::ChunkRef`], not the bytes themselves.
+    pub const CHUNK: u16 = 2;
+}
+
+/// Where a chunked body record's bytes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ChunkRef {
+    /// The chunk, in the sender's arena.
+    pub index: u32,
+    /// How many of its bytes count.
+    pub len: u32,
+}
+
+const _: () = assert!(offset_of!(ChunkRef, len) + size_of::<u32>() == size_of::<ChunkRef>());
+
+/// Fixed part of a request record; fields, parameters, blob and inline body follow.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RequestFixed {
+    content_length: u64,
+    peer_ip: [u8; 16],
+    route: u32,
+    blob_len: u32,
+    peer_port: u16,
+    field_count: u16,
+    param_count: u8,
+    method: u8,
+    version: u8,
+    /// 0: none (a Unix socket), 4, 6.
+    peer_family: u8,
+    method_name: Span,
+    raw_path: Span,
+    path: Span,
+    query: Span,
+    authority: Span,
+    _reserved: [u8; 4],
+}
+
+const _: () = assert!(offset_of!(RequestFixed, _reserved) + 4 == size_of::<RequestFixed>());
+const _: () = assert!(size_of::<RequestFixed>() == 64);
+// The tables of a request record fit the 4 KiB that `limits` sets aside for them.
+const _: () = assert!(
+    size_of::<RequestFixed>()
+        + HEAD_FIELDS_MAX * size_of::<Field>()
+        + ROUTE_PARAMS_MAX * size_of::<Span>()
+        <= 4096
+);
+
+/// Fixed part of a response record; fields, blob and inline body follow.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ResponseFixed {
+    content_length: u64,
+    blob_len: u32,
+    status: u16,
+    field_count: u16,
+}
+
+const _: () = assert!(offset_of!(ResponseFixed, field_count) + 2 == size_of::<ResponseFixed>());
+
+/// `content_length` of a body whose length nobody has said.
+const LENGTH_UNKNOWN: u64 = u64::MAX;
+
+/// A request, borrowed: from the edge's parsed head on one side, from a copied record on the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The route's id, as the worker announced it.
+    pub route: u32,
+    /// `proto::head::Method` as a number.
+    pub method: u8,
+    /// `proto::head::Version` as a number: major × 10 + minor.
+    pub version: u8,
+    /// Spans of the blob, named as in `proto::head::RequestHead`.
+    pub method_name: Span,
+    /// The path as sent.
+    pub raw_path: Span,
+    /// The path, percent-decoded.
+    pub path: Span,
+    /// The query without `?`.
+    pub query: Span,
+    /// Host or `:authority`.
+    pub authority: Span,
+    /// Header fields, names in lower case.
+    pub fields: &'a [Field],
+    /// Path parameters in the order of the route's pattern, relative to the blob.
+    pub params: &'a [Span],
+    /// What all spans point into.
+    pub blob: &'a [u8],
+    /// Declared length of the whole body; `None` when it is not known beforehand.
+    pub content_length: Option<u64>,
+    /// The client's address; `None` on a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// The first bytes of the body, at most `INLINE_BODY_SIZE_MAX`.
+    pub body: &'a [u8],
+    /// The body ends here.
+    pub end: bool,
+}
+
+/// A response, borrowed in the same way.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    /// As the application gave it.
+    pub status: u16,
+    /// Header fields, names in lower case.
+    pub fields: &'a [Field],
+    /// What the fields point into.
+    pub blob: &'a [u8],
+    /// Length of the whole body if the worker knows it.
+    pub content_length: Option<u64>,
+    /// The first bytes of the body, at most `INLINE_BODY_SIZE_MAX`.
+    pub body: &'a [u8],
+    /// The body ends here.
+    pub end: bool,
+}
+
+impl Request<'_> {
+    /// Bytes of the record's payload.
+    pub fn payload_len(&self) -> usize {
+        size_of::<RequestFixed>()
+            + size_of_val(self.fields)
+            + size_of_val(self.params)
+            + self.blob.len()
+            + self.body.len()
+    }
+
+    pub(crate) fn write(&self, claim: Claim<'_>, exchange: u64) {
+        let (peer_family, peer_ip, peer_port) = encode_peer(self.peer);
+        let fixed = RequestFixed {
+            content_length: self.content_length.unwrap_or(LENGTH_UNKNOWN),
+            peer_ip,
+            route: self.route,
+            blob_len: count(self.blob.len()),
+            peer_port,
+            field_count: count(self.fields.len()),
+            param_count: count(self.params.len()),
+            method: self.method,
+            version: self.version,
+            peer_family,
+            method_name: self.method_name,
+            raw_path: self.raw_path,
+            path: self.path,
+            query: self.query,
+            authority: self.authority,
+            _reserved: [0; 4],
+        };
+        let mut claim = claim;
+        claim.put(fixed.as_bytes());
+        claim.put(self.fields.as_bytes());
+        claim.put(self.params.as_bytes());
+        claim.put(self.blob);
+        claim.put(self.body);
+        claim.commit(Kind::Request as u16, if self.end { flags::END } else { 0 }, exchange);
+    }
+}
+
+impl Response<'_> {
+    /// Bytes of the record's payload.
+    pub fn payload_len(&self) -> usize {
+        size_of::<ResponseFixed>() + size_of_val(self.fields) + self.blob.len() + self.body.len()
+    }
+
+    pub(crate) fn write(&self, claim: Claim<'_>, exchange: u64) {
+        let fixed = ResponseFixed {
+            content_length: self.content_length.unwrap_or(LENGTH_UNKNOWN),
+            blob_len: count(self.blob.len()),
+            status: self.status,
+            field_count: count(self.fields.len()),
+        };
+        let mut claim = claim;
+        claim.put(fixed.as_bytes());
+        claim.put(self.fields.as_bytes());
+        claim.put(self.blob);
+        claim.put(self.body);
+        claim.commit(Kind::Response as u16, if self.end { flags::END } else { 0 }, exchange);
+    }
+}
+
+/// Narrows a length that `limits` and the record bound keep far below the target type's maximum.
+fn count<T: TryFrom<usize>>(value: usize) -> T {
+    T::try_from(value).unwrap_or_else(|_| panic!("a count of {value} is beyond the record format"))
+}
+
+fn encode_peer(peer: Option<SocketAddr>) -> (u8, [u8; 16], u16) {
+    match peer {
+        None => (0, [0; 16], 0),
+        Some(addr) => match addr.ip() {
+            IpAddr::V4(ip) => (4, ip.to_ipv6_mapped().octets(), addr.port()),
+            IpAddr::V6(ip) => (6, ip.octets(), addr.port()),
+        },
+    }
+}
+
+fn decode_peer(fixed: &RequestFixed) -> Option<SocketAddr> {
+    let [.., a, b, c, d] = fixed.peer_ip;
+    match fixed.peer_family {
+        4 => Some(SocketAddr::new(Ipv4Addr::new(a, b, c, d).into(), fixed.peer_port)),
+        6 => Some(SocketAddr::new(Ipv6Addr::from(fixed.peer_ip).into(), fixed.peer_port)),
+        _ => None,
+    }
+}
+
+/// A record as the worker sees it.
+#[derive(Debug)]
+pub enum ToWorker<'a> {
+    /// A new exchange.
+    Request(Request<'a>),
+    /// More of a request's body; already copied out of its chunk.
+    Body {
+        /// The bytes.
+        data: &'a [u8],
+        /// The body ends here.
+        end: bool,
+    },
+    /// The edge has room for more of the response.
+    Credit(u64),
+    /// Nobody waits any more.
+    Cancel,
+}
+
+/// A record as the edge sees it.
+#[derive(Debug)]
+pub enum FromWorker<'a> {
+    /// The head of an answer.
+    Response(Response<'a>),
+    /// More of its body; already copied out of its chunk.
+    Body {
+        /// The bytes.
+        data: &'a [u8],
+        /// The body ends here.
+        end: bool,
+    },
+    /// The worker has room for more of the request.
+    Credit(u64),
+    /// The answer ends here, incomplete.
+    Abort,
+}
+
+/// What a record's payload turned out to be, before the direction is considered.
+pub(crate) enum Parsed<'a> {
+    Request(Request<'a>),
+    Response(Response<'a>),
+    Body { data: &'a [u8], end: bool },
+    Credit(u64),
+    Cancel,
+    Abort,
+}
+
+/// Makes sense of a record that concerns an exchange and carries its bytes inline; `payload` is a private copy.
+pub(crate) fn parse<'a>(record: &Record, payload: &'a [u8]) -> Result<Parsed<'a>, Fault> {
+    let end = record.flags & flags::END != 0;
+    let (parsed, what) = match Kind::parse(record.kind)? {
+        Kind::Request => (parse_request(payload, end).map(Parsed::Request), "request"),
+        Kind::Response => (parse_response(payload, end).map(Parsed::Response), "response"),
+        Kind::Body => (Some(Parsed::Body { data: payload, end }), "body"),
+        Kind::Credit => (u64::read_from_bytes(payload).ok().map(Parsed::Credit), "credit"),
+        Kind::Cancel => (payload.is_empty().then_some(Parsed::Cancel), "cancel"),
+        Kind::Abort => (payload.is_empty().then_some(Parsed::Abort), "abort"),
+        Kind::Release => (None, "release"),
+    };
+    parsed.ok_or(Fault::Payload { what })
+}
+
+/// The payload of a body record with the CHUNK flag.
+pub(crate) fn parse_chunk(payload: &[u8]) -> Result<ChunkRef, Fault> {
+    ChunkRef::read_from_bytes(payload).map_err(|_| Fault::Payload { what: "chunked body" })
+}
+
+/// The payload of a release record: at least one chunk index.
+pub(crate) fn parse_release(payload: &[u8]) -> Result<&[U32], Fault> {
+    let indices = <[U32]>::ref_from_bytes(payload).unwrap_or_default();
+    if indices.is_empty() { Err(Fault::Payload { what: "release" }) } else { Ok(indices) }
+}
+
+fn known_length(length: u64) -> Option<u64> {
+    (length != LENGTH_UNKNOWN).then_some(length)
+}
+
+fn parse_request(payload: &[u8], end: bool) -> Option<Request<'_>> {
+    let (fixed, rest) = RequestFixed::read_from_prefix(payload).ok()?;
+    let (fields, rest) =
+        <[Field]>::ref_from_prefix_with_elems(rest, usize::from(fixed.field_count)).ok()?;
+    let (params, rest) =
+        <[Span]>::ref_from_prefix_with_elems(rest, usize::from(fixed.param_count)).ok()?;
+    let (blob, body) = rest.split_at_checked(usize::try_from(fixed.blob_len).ok()?)?;
+    let named = [fixed.method_name, fixed.raw_path, fixed.path, fixed.query, fixed.authority];
+    let spans = named.into_iter().chain(params.iter().copied());
+    if !(within(fields, blob) && spans.into_iter().all(|span| span.of(blob).is_some())) {
+        return None;
+    }
+    Some(Request {
+        route: fixed.route,
+        method: fixed.method,
+        version: fixed.version,
+        method_name: fixed.method_name,
+        raw_path: fixed.raw_path,
+        path: fixed.path,
+        query: fixed.query,
+        authority: fixed.authority,
+        fields,
+        params,
+        blob,
+        content_length: known_length(fixed.content_length),
+        peer: decode_peer(&fixed),
+        body,
+        end,
+    })
+}
+
+fn parse_response(payload: &[u8], end: bool) -> Option<Response<'_>> {
+    let (fixed, rest) = ResponseFixed::read_from_prefix(payload).ok()?;
+    let field_count = usize::from(fixed.field_count);
+    if field_count > HEAD_FIELDS_MAX {
+        return None;
+    }
+    let (fields, rest) = <[Field]>::ref_from_prefix_with_elems(rest, field_count).ok()?;
+    let (blob, body) = rest.split_at_checked(usize::try_from(fixed.blob_len).ok()?)?;
+    if !within(fields, blob) {
+        return None;
+    }
+    let content_length = known_length(fixed.content_length);
+    Some(Response { status: fixed.status, fields, blob, content_length, body, end })
+}
+
+fn within(fields: &[Field], blob: &[u8]) -> bool {
+    fields.iter().all(|field| field.name.of(blob).is_some() && field.value.of(blob).is_some())
+}

@@ -1,0 +1,306 @@
+//! One direction of a lane: a single-producer single-consumer ring of records between two processes.
+//!
+//! Positions are free-running byte counts; a position modulo the ring's size is a place. Invariant, kept by the
+//! producer and checked by the consumer: `head ≤ tail ≤ head + ring_size`, both multiples of 16, and a record never
+//! wraps. The tail is stored once per batch, after the records are whole: whatever a producer's death leaves behind
+//! is invisible.
+//!
+//! Happens-before edges (each named at its store and at its load):
+//! - `record-published`: producer's Release store of TAIL → consumer's Acquire load.
+//! - `slot-released`: consumer's Release store of HEAD → producer's Acquire load.
+//! - `armed`: both sides fence SeqCst between their store and their look at the other's word, so that at least one of
+//!   "consumer sees the record" and "producer sees the wish for a kick" holds.
+//!
+//! Deliberately absent: doorbells (the lane rings them), meaning of payloads.
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{
+    fault::Fault,
+    layout::{RING_OFFSET, Word},
+    record::{PAD, RecordHeader, padded},
+    segment::{DISARMED, Segment},
+    sync::{Arc, Ordering, fence},
+};
+use crate::limits::RECORD_ALIGN;
+
+/// True when a move from `old` to `new` passes `event`: `old ≤ event < new`, modulo 2^64 (virtio 1.2 §2.7.7.2).
+fn crossed(event: u64, new: u64, old: u64) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+/// The writing half.
+#[derive(Debug)]
+pub struct Producer {
+    own: Arc<Segment>,
+    peer: Arc<Segment>,
+    /// End of what was claimed and committed; `published ≤ tail`.
+    tail: u64,
+    /// The last value stored to TAIL.
+    published: u64,
+    /// The last value loaded from the peer's HEAD; `head ≤ published`.
+    head: u64,
+}
+
+/// Room for one record. Dropped without [`Claim::commit`] it leaves no trace.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    producer: &'a mut Producer,
+    /// Position of the record, behind a PAD if the ring wraps here.
+    start: u64,
+    payload_len: usize,
+    written: usize,
+}
+
+impl Producer {
+    pub(crate) fn new(own: Arc<Segment>, peer: Arc<Segment>) -> Self {
+        Self { own, peer, tail: 0, published: 0, head: 0 }
+    }
+
+    fn ring_size(&self) -> u64 {
+        self.own.geometry().ring_size() as u64
+    }
+
+    /// How much of the ring a record takes at the current place, with the PAD that may have to go before it.
+    fn span_of(&self, payload_len: usize) -> (u64, u64) {
+        let record = padded(RECORD_ALIGN + payload_len) as u64;
+        let to_end = self.ring_size() - self.tail % self.ring_size();
+        if record > to_end { (to_end, to_end + record) } else { (0, record) }
+    }
+
+    /// Room for a record with this payload, or `None` when the ring is full for now.
+    ///
+    /// Panics when the record is longer than the geometry allows: callers split before they come here.
+    pub fn claim(&mut self, payload_len: usize) -> Result<Option<Claim<'_>>, Fault> {
+        assert!(
+            RECORD_ALIGN + payload_len <= self.own.geometry().record_size_max(),
+            "record of {payload_len}"
+        );
+        let (pad, total) = self.span_of(payload_len);
+        if self.tail + total - self.head > self.ring_size() {
+            self.refresh_head()?;
+            if self.tail + total - self.head > self.ring_size() {
+                return Ok(None);
+            }
+        }
+        let start = self.tail + pad;
+        Ok(Some(Claim { producer: self, start, payload_len, written: 0 }))
+    }
+
+    /// Looks how far the peer has read.
+    fn refresh_head(&mut self) -> Result<(), Fault> {
+        let head = self.peer.word(Word::Head).load(Ordering::Acquire); // edge: slot-released
+        if head < self.head || head > self.published || !head.is_multiple_of(RECORD_ALIGN as u64) {
+            return Err(Fault::Head { head, floor: self.head, tail: self.published });
+        }
+        self.head = head;
+        Ok(())
+    }
+
+    /// Stores the tail. [`Producer::kick_wanted`] must follow, behind a SeqCst fence.
+    fn publish(&mut self) -> Option<(u64, u64)> {
+        if self.tail == self.published {
+            return None;
+        }
+        let old = std::mem::replace(&mut self.published, self.tail);
+        self.own.word(Word::Tail).store(self.tail, Ordering::Release); // edge: record-published
+        Some((self.tail, old))
+    }
+
+    /// Asks for a kick when a record with this payload will fit. True if it fits already: then nothing is armed.
+    pub fn arm_space(&mut self, payload_len: usize) -> Result<bool, Fault> {
+        let (_, total) = self.span_of(payload_len);
+        let needed = (self.tail + total).saturating_sub(self.ring_size());
+        self.own.word(Word::SpaceEvent).store(needed.saturating_sub(1), Ordering::Relaxed);
+        fence(Ordering::SeqCst); // edge: armed
+        self.refresh_head()?;
+        let fits = self.head >= needed;
+        if fits {
+            self.own.word(Word::SpaceEvent).store(DISARMED, Ordering::Relaxed);
+        }
+        Ok(fits)
+    }
+
+    fn write_header(&self, at: u64, header: RecordHeader) {
+        self.own.write(self.offset(at), header.as_bytes());
+    }
+
+    fn offset(&self, position: u64) -> usize {
+        RING_OFFSET + place(position, self.own.geometry().ring_size())
+    }
+}
+
+fn place(position: u64, ring_size: usize) -> usize {
+    usize::try_from(position % ring_size as u64)
+        .unwrap_or_else(|_| unreachable!("less than ring_size"))
+}
+
+impl Claim<'_> {
+    /// Appends to the payload. Panics past what was claimed.
+    pub fn put(&mut self, bytes: &[u8]) {
+        assert!(self.written + bytes.len() <= self.payload_len, "payload longer than claimed");
+        let at = self.producer.offset(self.start) + RECORD_ALIGN + self.written;
+        self.producer.own.write(at, bytes);
+        self.written += bytes.len();
+    }
+
+    /// Makes the record part of the next publication.
+    pub fn commit(self, kind: u16, flags: u16, exchange: u64) {
+        assert!(self.written == self.payload_len, "payload shorter than claimed");
+        assert!(kind != PAD, "PAD is the ring's own");
+        let len = |bytes: u64| {
+            u32::try_from(bytes).unwrap_or_else(|_| unreachable!("rings are below 4 GiB"))
+        };
+        let producer = self.producer;
+        if self.start != producer.tail {
+            let pad = RecordHeader {
+                len: len(self.start - producer.tail),
+                kind: PAD,
+                flags: 0,
+                exchange: 0,
+            };
+            producer.write_header(producer.tail, pad);
+        }
+        let total = RECORD_ALIGN + self.payload_len;
+        producer.write_header(
+            self.start,
+            RecordHeader { len: len(total as u64), kind, flags, exchange },
+        );
+        producer.tail = self.start + padded(total) as u64;
+    }
+}
+
+/// The reading half.
+#[derive(Debug)]
+pub struct Consumer {
+    own: Arc<Segment>,
+    peer: Arc<Segment>,
+    /// Start of the next record; `published ≤ head ≤ tail`.
+    head: u64,
+    /// The last value stored to HEAD.
+    published: u64,
+    /// The last value loaded from the peer's TAIL.
+    tail: u64,
+}
+
+/// A record that was found whole and within bounds; its payload was copied out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What the payload is.
+    pub kind: u16,
+    /// By kind.
+    pub flags: u16,
+    /// The exchange it belongs to, as claimed by the peer.
+    pub exchange: u64,
+}
+
+impl Consumer {
+    pub(crate) fn new(own: Arc<Segment>, peer: Arc<Segment>) -> Self {
+        Self { own, peer, head: 0, published: 0, tail: 0 }
+    }
+
+    fn ring_size(&self) -> u64 {
+        self.peer.geometry().ring_size() as u64
+    }
+
+    /// True when the peer has published something that was not read yet.
+    pub fn pending(&self) -> bool {
+        self.head != self.tail || self.peer.word(Word::Tail).load(Ordering::Relaxed) != self.head
+    }
+
+    /// Looks how far the peer has written.
+    fn refresh_tail(&mut self) -> Result<(), Fault> {
+        let tail = self.peer.word(Word::Tail).load(Ordering::Acquire); // edge: record-published
+        let ahead = tail.wrapping_sub(self.head);
+        if tail < self.tail || ahead > self.ring_size() || !tail.is_multiple_of(RECORD_ALIGN as u64)
+        {
+            return Err(Fault::Tail { tail, head: self.head });
+        }
+        self.tail = tail;
+        Ok(())
+    }
+
+    /// Takes the next record out, appending its payload to `payload`; `None` when the ring is empty.
+    ///
+    /// The place is free for the producer once [`Consumer::publish`] was called.
+    pub fn take(&mut self, payload: &mut Vec<u8>) -> Result<Option<Record>, Fault> {
+        loop {
+            if self.head == self.tail {
+                self.refresh_tail()?;
+                if self.head == self.tail {
+                    return Ok(None);
+                }
+            }
+            let place = place(self.head, self.peer.geometry().ring_size());
+            let available = (self.tail - self.head).min(self.ring_size() - place as u64);
+            let mut bytes = [0; size_of::<RecordHeader>()];
+            self.peer.read(RING_OFFSET + place, &mut bytes);
+            let header = RecordHeader::read_from_bytes(&bytes).unwrap_or_default();
+            let len = header.len as usize;
+            let record = header.kind != PAD;
+            let bound = if record {
+                self.peer.geometry().record_size_max()
+            } else {
+                self.peer.geometry().ring_size()
+            };
+            if len < RECORD_ALIGN || len > bound || padded(len) as u64 > available {
+                return Err(Fault::RecordLength { len: header.len, available });
+            }
+            self.head += padded(len) as u64;
+            if record {
+                self.peer.read_onto(
+                    RING_OFFSET + place + RECORD_ALIGN,
+                    len - RECORD_ALIGN,
+                    payload,
+                );
+                let RecordHeader { kind, flags, exchange, .. } = header;
+                return Ok(Some(Record { kind, flags, exchange }));
+            }
+        }
+    }
+
+    /// Stores the head, so that the producer may write over what was taken.
+    fn publish(&mut self) -> Option<(u64, u64)> {
+        if self.head == self.published {
+            return None;
+        }
+        let old = std::mem::replace(&mut self.published, self.head);
+        self.own.word(Word::Head).store(self.head, Ordering::Release); // edge: slot-released
+        Some((self.head, old))
+    }
+
+    /// Asks for a kick at the next record. True if there is one already: then nothing is armed.
+    pub fn arm(&self) -> bool {
+        self.own.word(Word::Event).store(self.head, Ordering::Relaxed);
+        fence(Ordering::SeqCst); // edge: armed
+        let found = self.peer.word(Word::Tail).load(Ordering::Relaxed) != self.head;
+        if found {
+            self.disarm();
+        }
+        found
+    }
+
+    /// Takes the wish for a kick back.
+    pub fn disarm(&self) {
+        self.own.word(Word::Event).store(DISARMED, Ordering::Relaxed);
+    }
+}
+
+/// Publishes both halves of one side. True when the peer sleeps and wants a kick for what was published.
+pub fn publish(producer: &mut Producer, consumer: &mut Consumer) -> bool {
+    let written = producer.publish();
+    let read = consumer.publish();
+    if written.is_none() && read.is_none() {
+        return false;
+    }
+    fence(Ordering::SeqCst); // edge: armed
+    let passed = |word, moved: Option<(u64, u64)>| {
+        moved.is_some_and(|(new, old)| {
+            crossed(producer.peer.word(word).load(Ordering::Relaxed), new, old)
+        })
+    };
+    // Both questions are asked: a crossing must not be lost because the other one was answered first.
+    let record_wanted = passed(Word::Event, written);
+    let space_wanted = passed(Word::SpaceEvent, read);
+    record_wanted || space_wanted
+}
