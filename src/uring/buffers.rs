@@ -104,9 +104,8 @@ impl BufRing {
         unsafe { slice::from_raw_parts(start.as_ptr(), lease.len as usize) }
     }
 
-    /// Puts a buffer back into the ring; the kernel sees it after [`BufRing::publish`].
-    pub(super) fn recycle(&mut self, lease: Lease) {
-        let Lease { id, .. } = lease;
+    /// Puts the buffer of a lease that has ended back into the ring; the kernel sees it after [`BufRing::publish`].
+    pub(super) fn recycle(&mut self, id: u16) {
         let was_lent = mem::replace(&mut self.lent[usize::from(id)], false);
         assert!(was_lent, "this lease is of another driver");
         self.offer(id);
@@ -177,8 +176,8 @@ mod tests {
         let second = ring.lend(1, 64);
         assert_eq!(ring.bytes(&first), [0, 0, 0]);
         assert_eq!(ring.bytes(&second).len(), 64);
-        ring.recycle(first);
-        ring.recycle(second);
+        ring.recycle(first.id);
+        ring.recycle(second.id);
         assert_eq!(ring.published, 4, "recycling alone publishes nothing");
         ring.publish();
         assert_eq!(ring.published, 6);
@@ -205,7 +204,7 @@ mod tests {
         let mut ring = BufRing::new(2, 16).unwrap();
         for _ in 0..70_000 {
             let lease = ring.lend(1, 16);
-            ring.recycle(lease);
+            ring.recycle(lease.id);
             ring.publish();
         }
         assert_eq!(ring.shared_tail().load(Ordering::Relaxed), ring.tail);

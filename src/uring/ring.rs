@@ -82,9 +82,10 @@ struct Sending {
 }
 
 impl Sending {
-    fn entry(&self, user_data: u64) -> squeue::Entry {
+    /// Sends what is left of the data, or the first `size_max` bytes of that.
+    fn entry(&self, user_data: u64, size_max: u32) -> squeue::Entry {
         let rest = &self.data[self.sent..];
-        let len = u32::try_from(rest.len()).unwrap_or(SEND_SIZE_MAX).min(SEND_SIZE_MAX);
+        let len = u32::try_from(rest.len()).unwrap_or(size_max).min(size_max);
         let flags = SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits();
         opcode::Send::new(Fd(self.socket), rest.as_ptr(), len)
             .flags(flags.cast_signed())
@@ -149,6 +150,8 @@ pub struct Uring {
     armed: usize,
     /// The first error of a system call that was made outside of a turn; the next turn reports it.
     fault: Option<io::Error>,
+    /// `SEND_SIZE_MAX`, except in the tests of short sends.
+    send_size_max: u32,
     features: Features,
     stats: Stats,
     /// Neither `Send` nor `Sync`.
@@ -176,6 +179,7 @@ impl Uring {
             operations: [None; 256],
             armed: 0,
             fault: None,
+            send_size_max: SEND_SIZE_MAX,
             features: Features { rung, restricted },
             stats: Stats::default(),
             thread: PhantomData,
@@ -283,7 +287,9 @@ impl Uring {
     }
 
     fn reap(&mut self, completions: &mut Vec<Completion>) {
-        let Self { ring, buffers, sends, operations, armed, unfinished, stats, .. } = self;
+        let Self {
+            ring, buffers, sends, operations, armed, unfinished, send_size_max, stats, ..
+        } = self;
         for entry in ring.completion() {
             stats.completions += 1;
             let token = Token::from_bits(entry.user_data());
@@ -306,7 +312,7 @@ impl Uring {
                         (Ok(1..), Some(lease)) => Event::Received(lease),
                         (result, unused) => {
                             if let Some(lease) = unused {
-                                buffers.recycle(lease);
+                                buffers.recycle(lease.id);
                             }
                             result.map_or_else(Event::Failed, |_| Event::EndOfStream)
                         }
@@ -316,7 +322,7 @@ impl Uring {
                     let user_data = entry.user_data();
                     let sending = sends.get_mut(&user_data).expect("a send completes once");
                     let Some(event) = sending.took(result) else {
-                        unfinished.push(sending.entry(user_data));
+                        unfinished.push(sending.entry(user_data, *send_size_max));
                         continue;
                     };
                     sends.remove(&user_data);
@@ -357,7 +363,7 @@ impl Driver for Uring {
     fn send(&mut self, socket: BorrowedFd<'_>, data: Vec<u8>, token: Token) {
         let user_data = self.arm(Operation::Send, token);
         let sending = Sending { data, sent: 0, socket: socket.as_raw_fd(), cancelled: false };
-        let entry = sending.entry(user_data);
+        let entry = sending.entry(user_data, self.send_size_max);
         // Moving the `Vec` into the map does not move the bytes that the entry points to.
         let earlier = self.sends.insert(user_data, sending);
         assert!(earlier.is_none(), "a send with this token is in flight");
@@ -408,7 +414,7 @@ impl Driver for Uring {
     }
 
     fn recycle(&mut self, lease: Lease) {
-        self.buffers.recycle(lease);
+        self.buffers.recycle(lease.id);
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place where time enters a shard")]
