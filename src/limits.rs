@@ -43,6 +43,21 @@ pub const SHARDS_MAX: usize = 64;
 /// Workers of one pool.
 pub const WORKERS_MAX: usize = 256;
 
+/// Submission queue of a shard's uring: operations that one system call submits.
+pub const SUBMISSIONS_MAX: u32 = 1024;
+/// Completion queue of a shard's uring; what does not fit overflows into kernel memory and is flushed later.
+pub const COMPLETIONS_MAX: u32 = 8192;
+/// Buffers that a shard lends to the kernel for receiving. A power of two.
+pub const RECV_BUFFER_COUNT: u16 = 1024;
+/// One of them.
+pub const RECV_BUFFER_SIZE: u32 = 4096;
+/// One send operation; the kernel takes no more in one go (its `MAX_RW_COUNT`).
+pub const SEND_SIZE_MAX: u32 = 0x7fff_f000;
+/// Turns that a driver waits for cancelled operations when it is dropped...
+pub const TEARDOWN_TURNS_MAX: u32 = 100;
+/// ...each at most this long.
+pub const TEARDOWN_TURN_MS: u64 = 10;
+
 const _: () = assert!(RING_SIZE.is_power_of_two());
 const _: () = assert!(RECORD_SIZE_MAX.is_multiple_of(RECORD_ALIGN));
 // A request record: its fixed part and tables (4 KiB), a blob that may hold the target twice (raw and
@@ -53,3 +68,9 @@ const _: () =
 const _: () = assert!(HEAD_SIZE_MAX <= u16::MAX as usize);
 const _: () = assert!(START_LINE_SIZE_MAX < HEAD_SIZE_MAX);
 const _: () = assert!(EXCHANGE_WINDOW <= CHUNK_COUNT * CHUNK_SIZE);
+// Multishot operations complete more often than they are submitted.
+const _: () = assert!(COMPLETIONS_MAX >= 4 * SUBMISSIONS_MAX);
+// The kernel's own bounds for queues and for a ring of provided buffers.
+const _: () = assert!(SUBMISSIONS_MAX.is_power_of_two() && SUBMISSIONS_MAX <= 32 * 1024);
+const _: () = assert!(COMPLETIONS_MAX.is_power_of_two() && COMPLETIONS_MAX <= 64 * 1024);
+const _: () = assert!(RECV_BUFFER_COUNT.is_power_of_two() && RECV_BUFFER_COUNT <= 32 * 1024);

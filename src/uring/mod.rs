@@ -3,6 +3,14 @@
 //! Invariant: every operation that was started completes exactly once (a multishot one: any number of times with
 //! `more`, then once without), and what it owned (buffer, descriptor) comes back with that completion or is closed.
 //! Deliberately absent: any knowledge of HTTP or workers.
+//!
+//! `ring.rs` is the driver on the real kernel, `buffers.rs` the memory that its receives land in, `setup.rs` how a ring
+//! comes to be (or why it cannot), `token.rs` what a completion belongs to.
+
+mod buffers;
+mod ring;
+mod setup;
+mod token;
 
 use std::{
     io,
@@ -10,19 +18,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a completion belongs to; chosen by the caller and handed back untouched.
-/// `kind` (8 bits), `generation` (24 bits) and `index` (32 bits) fill the 64 bits of `user_data`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token {
-    /// The caller's own kind of operation; `0xff` is the driver's own.
-    pub kind: u8,
-    /// Guards against a completion that arrives after its slot was given to somebody else.
-    pub generation: u32,
-    /// The slot.
-    pub index: u32,
-}
+pub use ring::{Stats, Uring};
+pub use setup::{Features, Options, Rung, Unavailable};
+pub use token::Token;
 
-/// A provided buffer that the kernel filled; give it back with [`Driver::recycle`].
+/// A provided buffer that the kernel filled; give it back with [`Driver::recycle`]. One that is dropped instead is
+/// lost to its driver for good.
 #[derive(Debug)]
 pub struct Lease {
     pub(crate) id: u16,
@@ -72,6 +73,11 @@ pub enum Wait {
 
 /// The operations of a shard. Operations are queued; [`Driver::turn`] submits them all and reaps in one system call.
 /// No operation fails when it is queued: a full submission queue is submitted and then continued.
+///
+/// A token names one operation in flight, and a token's kind always the same method of this trait: that is how a
+/// completion is read. A descriptor must stay open until its last operation has completed; [`Driver::close`] is the way
+/// to part with it. A multishot operation may end by itself at any time (`more` is false): start it again if it is
+/// still wanted.
 pub trait Driver {
     /// Accepts connections until cancelled (multishot).
     fn accept(&mut self, listener: BorrowedFd<'_>, token: Token);
@@ -89,7 +95,8 @@ pub trait Driver {
     fn shutdown_write(&mut self, socket: BorrowedFd<'_>, token: Token);
     /// Closes a descriptor on which nothing is in flight any more. The close reports nothing.
     fn close(&mut self, fd: OwnedFd);
-    /// Submits everything queued, waits as told, and appends what completed.
+    /// Submits everything queued, waits as told, and appends what completed. It may come back with nothing: at the
+    /// deadline, after a signal, or when what completed was of no interest to the caller.
     fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) -> io::Result<()>;
     /// True when a turn would find a completion without waiting; no system call.
     fn completions_visible(&mut self) -> bool;

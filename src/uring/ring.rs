@@ -1,0 +1,461 @@
+//! [`Uring`]: the driver on the real kernel. One ring, one thread, one system call per turn.
+//!
+//! Invariant: memory that an operation points into (a send's data, the receive buffers) is not freed before the
+//! operation's last completion was reaped; `armed` counts the operations of which that is not yet true.
+//! Deliberately absent: readiness, locks, retries of failed operations, and registered files and ring descriptors
+//! (each saves some 20 ns per use, and an enter serves a dozen requests).
+//!
+//! # Teardown
+//!
+//! [`Uring::drop`] first cancels everything and reaps until `armed` is zero, for a bounded time. Then the fields are
+//! dropped in the order of their declaration: the ring is closed, and only then are sends and buffers freed. What the
+//! kernel did not let go of in time is leaked instead: lost memory is harmless, a late write into reused memory is not.
+
+#![expect(
+    unsafe_code,
+    reason = "submission entries carry addresses; completions carry descriptors"
+)]
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+    io,
+    marker::PhantomData,
+    mem,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    time::{Duration, Instant},
+};
+
+use io_uring::{
+    IoUring, cqueue, opcode, squeue,
+    types::{CancelBuilder, Fd, SubmitArgs, Timespec},
+};
+use rustix::{
+    event::epoll,
+    io::Errno,
+    net::{RecvFlags, SendFlags, Shutdown, SocketFlags},
+};
+
+use super::{
+    Completion, Driver, Event, Features, Lease, Options, Rung, Token, Unavailable, Wait,
+    buffers::{BUFFER_GROUP, BufRing},
+    setup,
+    token::DRIVER_KIND,
+};
+use crate::limits::{SEND_SIZE_MAX, TEARDOWN_TURN_MS, TEARDOWN_TURNS_MAX};
+
+/// What one ring has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// System calls.
+    pub enters: u64,
+    /// Operations that the kernel took, the driver's own included.
+    pub submissions: u64,
+    /// Completions reaped, the driver's own included.
+    pub completions: u64,
+    /// Operations that found the submission queue full.
+    pub sq_full: u64,
+    /// Turns that found the completion queue overflown.
+    pub cq_overflow: u64,
+}
+
+/// How to read a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Accept,
+    Receive,
+    Send,
+    Poll,
+    Shutdown,
+}
+
+/// A send between its start and its last completion.
+struct Sending {
+    /// Never touched while the kernel reads it: neither grown nor written.
+    data: Vec<u8>,
+    /// How much of it the kernel has taken.
+    sent: usize,
+    socket: RawFd,
+    /// A cancelled send reports what it managed to send as a success; it must not be continued.
+    cancelled: bool,
+}
+
+impl Sending {
+    /// Sends what is left of the data, or the first `size_max` bytes of that.
+    fn entry(&self, user_data: u64, size_max: u32) -> squeue::Entry {
+        let rest = &self.data[self.sent..];
+        let len = u32::try_from(rest.len()).unwrap_or(size_max).min(size_max);
+        let flags = SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits();
+        opcode::Send::new(Fd(self.socket), rest.as_ptr(), len)
+            .flags(flags.cast_signed())
+            .build()
+            .user_data(user_data)
+    }
+
+    /// The kernel took some of the data, or failed. `None`: it takes the rest with the next entry.
+    fn took(&mut self, result: Result<u32, Errno>) -> Option<Event> {
+        let len = match result {
+            Ok(len) => len as usize,
+            Err(errno) => return Some(Event::Failed(errno)),
+        };
+        self.sent += len;
+        if self.sent == self.data.len() {
+            Some(Event::Sent(mem::take(&mut self.data)))
+        } else if self.cancelled {
+            Some(Event::Failed(Errno::CANCELED))
+        } else if len == 0 {
+            // A stream socket never takes nothing without an error; going on would spin.
+            Some(Event::Failed(Errno::IO))
+        } else {
+            None
+        }
+    }
+}
+
+/// Tokens are ours and mostly dense: one multiplication spreads them well enough.
+#[derive(Default)]
+struct TokenHasher(u64);
+
+impl Hasher for TokenHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 ^ u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}
+
+/// The driver on the real kernel. It stays on the thread that made it: the kernel takes submissions from no other.
+pub struct Uring {
+    /// Declared first, so that it is closed before the memory below is freed.
+    ring: IoUring,
+    buffers: BufRing,
+    /// By `user_data`; holds exactly the sends whose last completion was not reaped.
+    sends: HashMap<u64, Sending, BuildHasherDefault<TokenHasher>>,
+    /// Queued operations for which the submission queue had no room; they go before any newer one.
+    backlog: VecDeque<squeue::Entry>,
+    /// Sends to go on with; empty outside of a turn.
+    unfinished: Vec<squeue::Entry>,
+    /// What each kind of token stands for, learnt from its first use.
+    operations: [Option<Operation>; 256],
+    /// Operations queued or in the kernel whose last completion was not reaped; the driver's own are not counted.
+    armed: usize,
+    /// The first error of a system call that was made outside of a turn; the next turn reports it.
+    fault: Option<io::Error>,
+    /// `SEND_SIZE_MAX`, except in the tests of short sends.
+    send_size_max: u32,
+    features: Features,
+    stats: Stats,
+    /// Neither `Send` nor `Sync`.
+    thread: PhantomData<*const ()>,
+}
+
+impl Uring {
+    /// A ring for the calling thread.
+    pub fn new(options: Options) -> Result<Self, Unavailable> {
+        let (ring, rung) = setup::create(&options)?;
+        Self::with_ring(ring, rung, options)
+    }
+
+    fn with_ring(ring: IoUring, rung: Rung, options: Options) -> Result<Self, Unavailable> {
+        let buffers = BufRing::new(options.buffer_count, options.buffer_size)?;
+        // SAFETY: `Uring` owns both, and frees `buffers` only when no operation is armed, or leaks them (`drop`).
+        unsafe { buffers.register(&ring.submitter()) }?;
+        let restricted = setup::enable(&ring)?;
+        Ok(Self {
+            ring,
+            buffers,
+            sends: HashMap::default(),
+            backlog: VecDeque::new(),
+            unfinished: Vec::new(),
+            operations: [None; 256],
+            armed: 0,
+            fault: None,
+            send_size_max: SEND_SIZE_MAX,
+            features: Features { rung, restricted },
+            stats: Stats::default(),
+            thread: PhantomData,
+        })
+    }
+
+    /// What the kernel granted.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Notes that an operation begins; returns its `user_data`.
+    fn arm(&mut self, operation: Operation, token: Token) -> u64 {
+        assert!(token.kind != DRIVER_KIND, "kind 0xff is the driver's own");
+        let known = self.operations[usize::from(token.kind)].get_or_insert(operation);
+        assert!(*known == operation, "kind {} already stands for {known:?}", token.kind);
+        self.armed += 1;
+        token.to_bits()
+    }
+
+    /// Queues an operation of the driver's own; only its failure completes, and is swallowed.
+    fn push_own(&mut self, entry: squeue::Entry) {
+        let own = Token { kind: DRIVER_KIND, generation: 0, index: 0 };
+        self.push(entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(own.to_bits()));
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        if self.backlog.is_empty() && self.try_push(&entry) {
+            return;
+        }
+        self.stats.sq_full += 1;
+        self.backlog.push_back(entry);
+        self.drain_backlog();
+    }
+
+    fn try_push(&mut self, entry: &squeue::Entry) -> bool {
+        let mut queue = self.ring.submission();
+        // SAFETY: of the entries made in this file only a send's has an address, that of `Sending::data`. `reap`
+        // takes it out of `sends` only with its last completion, and `drop` frees it only when nothing is armed.
+        unsafe { queue.push(entry) }.is_ok()
+    }
+
+    /// Moves the backlog into the submission queue, submitting whenever that is full, until the kernel takes no more.
+    fn drain_backlog(&mut self) {
+        while let Some(entry) = self.backlog.pop_front() {
+            if self.try_push(&entry) {
+                continue;
+            }
+            self.backlog.push_front(entry);
+            let submitted = self.ring.submit();
+            match self.entered(submitted) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    self.fault.get_or_insert(error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Submits and waits, in one system call or, when that could not do anything, in none.
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let (submitter, submissions, completions) = self.ring.split();
+        let overflow = submissions.cq_overflow();
+        self.stats.cq_overflow += u64::from(overflow);
+        let has_work = !submissions.is_empty() || submissions.taskrun() || overflow;
+        // Nothing to wait for if something is here already. A backlog means that the kernel wants us to reap first.
+        let ready = !completions.is_empty() || !self.backlog.is_empty();
+        drop(completions);
+        // The queue publishes its tail when it is dropped; the submitter reads it from there.
+        drop(submissions);
+        let result = match wait {
+            Wait::Forever if !ready => submitter.submit_and_wait(1),
+            Wait::AtMost(limit) if !ready => {
+                let limit = Timespec::from(limit);
+                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&limit))
+            }
+            _ if has_work => submitter.submit(),
+            _ => return Ok(()),
+        };
+        self.entered(result).map(drop)
+    }
+
+    /// Counts a system call, and tells what went wrong from what only means "nothing yet".
+    fn entered(&mut self, result: io::Result<usize>) -> io::Result<usize> {
+        self.stats.enters += 1;
+        match result {
+            Ok(submitted) => {
+                self.stats.submissions += submitted as u64;
+                Ok(submitted)
+            }
+            Err(error) => match Errno::from_io_error(&error) {
+                // The deadline, a signal; too little memory or too many completions right now. What was not taken
+                // is still in the submission queue, and goes with the next turn, after this one has reaped.
+                Some(Errno::TIME | Errno::INTR | Errno::AGAIN | Errno::BUSY) => Ok(0),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn reap(&mut self, completions: &mut Vec<Completion>) {
+        let Self {
+            ring, buffers, sends, operations, armed, unfinished, send_size_max, stats, ..
+        } = self;
+        for entry in ring.completion() {
+            stats.completions += 1;
+            let token = Token::from_bits(entry.user_data());
+            if token.kind == DRIVER_KIND {
+                continue;
+            }
+            let result = result_of(&entry);
+            let more = cqueue::more(entry.flags());
+            let operation =
+                operations[usize::from(token.kind)].expect("only what was started completes");
+            let event = match operation {
+                Operation::Accept => result.map_or_else(Event::Failed, |fd| {
+                    // SAFETY: the kernel has just opened this descriptor for us; nobody else knows of it.
+                    Event::Accepted(unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) })
+                }),
+                Operation::Receive => {
+                    let id = cqueue::buffer_select(entry.flags());
+                    let lease = id.map(|id| buffers.lend(id, result.unwrap_or(0)));
+                    match (result, lease) {
+                        (Ok(1..), Some(lease)) => Event::Received(lease),
+                        (result, unused) => {
+                            if let Some(lease) = unused {
+                                buffers.recycle(lease.id);
+                            }
+                            result.map_or_else(Event::Failed, |_| Event::EndOfStream)
+                        }
+                    }
+                }
+                Operation::Send => {
+                    let user_data = entry.user_data();
+                    let sending = sends.get_mut(&user_data).expect("a send completes once");
+                    let Some(event) = sending.took(result) else {
+                        unfinished.push(sending.entry(user_data, *send_size_max));
+                        continue;
+                    };
+                    sends.remove(&user_data);
+                    event
+                }
+                Operation::Poll => result.map_or_else(Event::Failed, |_| Event::Readable),
+                Operation::Shutdown => result.map_or_else(Event::Failed, |_| Event::Done),
+            };
+            *armed -= usize::from(!more);
+            completions.push(Completion { token, event, more });
+        }
+        for entry in mem::take(unfinished) {
+            self.push(entry);
+        }
+    }
+}
+
+fn result_of(entry: &cqueue::Entry) -> Result<u32, Errno> {
+    u32::try_from(entry.result()).map_err(|_| Errno::from_raw_os_error(-entry.result()))
+}
+
+impl Driver for Uring {
+    fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
+        let user_data = self.arm(Operation::Accept, token);
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
+            .flags(flags.bits().cast_signed())
+            .build();
+        self.push(entry.user_data(user_data));
+    }
+
+    fn recv(&mut self, socket: BorrowedFd<'_>, token: Token) {
+        let user_data = self.arm(Operation::Receive, token);
+        let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), BUFFER_GROUP).build();
+        self.push(entry.user_data(user_data));
+    }
+
+    fn send(&mut self, socket: BorrowedFd<'_>, data: Vec<u8>, token: Token) {
+        let user_data = self.arm(Operation::Send, token);
+        let sending = Sending { data, sent: 0, socket: socket.as_raw_fd(), cancelled: false };
+        let entry = sending.entry(user_data, self.send_size_max);
+        // Moving the `Vec` into the map does not move the bytes that the entry points to.
+        let earlier = self.sends.insert(user_data, sending);
+        assert!(earlier.is_none(), "a send with this token is in flight");
+        self.push(entry);
+    }
+
+    fn poll(&mut self, fd: BorrowedFd<'_>, token: Token) {
+        let user_data = self.arm(Operation::Poll, token);
+        let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), events.bits()).multi(true).build();
+        self.push(entry.user_data(user_data));
+    }
+
+    fn cancel(&mut self, token: Token) {
+        let user_data = token.to_bits();
+        if let Some(sending) = self.sends.get_mut(&user_data) {
+            sending.cancelled = true;
+        }
+        self.push_own(opcode::AsyncCancel::new(user_data).build());
+    }
+
+    fn shutdown_write(&mut self, socket: BorrowedFd<'_>, token: Token) {
+        let user_data = self.arm(Operation::Shutdown, token);
+        let how = Shutdown::Write as i32;
+        let entry = opcode::Shutdown::new(Fd(socket.as_raw_fd()), how).build();
+        self.push(entry.user_data(user_data));
+    }
+
+    fn close(&mut self, fd: OwnedFd) {
+        self.push_own(opcode::Close::new(Fd(fd.into_raw_fd())).build());
+    }
+
+    fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) -> io::Result<()> {
+        self.buffers.publish();
+        self.drain_backlog();
+        let entered = self.enter(wait);
+        self.reap(completions);
+        self.fault.take().map_or(entered, Err)
+    }
+
+    fn completions_visible(&mut self) -> bool {
+        let (_, submissions, completions) = self.ring.split();
+        !completions.is_empty() || submissions.taskrun() || submissions.cq_overflow()
+    }
+
+    fn bytes(&self, lease: &Lease) -> &[u8] {
+        self.buffers.bytes(lease)
+    }
+
+    fn recycle(&mut self, lease: Lease) {
+        self.buffers.recycle(lease.id);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place where time enters a shard")]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        for sending in self.sends.values_mut() {
+            sending.cancelled = true;
+        }
+        self.push_own(opcode::AsyncCancel2::new(CancelBuilder::any()).build());
+        let mut completions = Vec::new();
+        let limit = Wait::AtMost(Duration::from_millis(TEARDOWN_TURN_MS));
+        for _ in 0..TEARDOWN_TURNS_MAX {
+            // Even with nothing armed there may be closes to submit.
+            let wait = if self.armed == 0 { Wait::Poll } else { limit };
+            let turned = self.turn(wait, &mut completions);
+            completions.clear();
+            if turned.is_err() || self.armed == 0 && self.backlog.is_empty() {
+                break;
+            }
+        }
+        if self.armed > 0 {
+            mem::forget(mem::take(&mut self.sends));
+            self.buffers.leak();
+        }
+    }
+}
+
+impl fmt::Debug for Uring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uring")
+            .field("features", &self.features)
+            .field("armed", &self.armed)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
