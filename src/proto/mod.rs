@@ -3,4 +3,9 @@
 //! An engine is fed what the peer sent and says what it means; it is told what to answer and says which
 //! bytes that makes. The caller owns the buffers, the sockets and the time.
 
+pub mod answer;
+pub mod error;
+pub mod field;
 pub mod head;
+pub mod rate;
+pub mod target;
