@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod error;
 pub mod field;
+pub mod h1;
 pub mod head;
 pub mod rate;
 pub mod target;
