@@ -9,4 +9,5 @@ pub mod field;
 pub mod h1;
 pub mod head;
 pub mod rate;
+pub mod route;
 pub mod target;
