@@ -6,6 +6,9 @@
 pub mod answer;
 pub mod error;
 pub mod field;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod h1;
 pub mod head;
 pub mod rate;

@@ -3,6 +3,7 @@
 mod decode;
 mod encode;
 mod framing;
+mod splits;
 
 use super::{H1, Options, Refusal, Step};
 use crate::proto::head::RequestHead;
