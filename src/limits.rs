@@ -16,6 +16,15 @@ pub const CHUNK_EXTENSIONS_SIZE_MAX: usize = 4 * 1024;
 /// Request body, unless configured otherwise; larger is answered 413.
 pub const BODY_SIZE_MAX: u64 = 32 * 1024 * 1024;
 
+/// Empty lines tolerated before a request line; RFC 9112 §2.2 asks for at least one.
+pub const LEADING_EMPTY_LINES_MAX: usize = 4;
+/// Hexadecimal digits of one chunk size: as many as fit a `u64`.
+pub const CHUNK_SIZE_DIGITS_MAX: u8 = 16;
+/// A head or a body that arrives slower than this, once the grace is over, is answered 408.
+pub const RATE_MIN_BYTES_PER_S: u64 = 1024;
+/// How long a transfer may be slower than [`RATE_MIN_BYTES_PER_S`].
+pub const RATE_GRACE_MS: u64 = 10_000;
+
 /// Path parameters of one route.
 pub const ROUTE_PARAMS_MAX: usize = 16;
 /// Routes that a worker may announce.
@@ -67,6 +76,12 @@ const _: () =
 // Spans are 16 bits wide.
 const _: () = assert!(HEAD_SIZE_MAX <= u16::MAX as usize);
 const _: () = assert!(START_LINE_SIZE_MAX < HEAD_SIZE_MAX);
+// A head's blob holds the head and, when the path was percent-encoded, the decoded path as well.
+const _: () = assert!(HEAD_SIZE_MAX + START_LINE_SIZE_MAX <= u16::MAX as usize);
+// The chunk decoder counts both in 16 bits.
+const _: () = assert!(TRAILERS_SIZE_MAX < u16::MAX as usize);
+const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX < u16::MAX as usize);
+const _: () = assert!(CHUNK_SIZE_DIGITS_MAX as u32 * 4 <= u64::BITS);
 const _: () = assert!(EXCHANGE_WINDOW <= CHUNK_COUNT * CHUNK_SIZE);
 // Multishot operations complete more often than they are submitted.
 const _: () = assert!(COMPLETIONS_MAX >= 4 * SUBMISSIONS_MAX);

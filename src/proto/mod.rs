@@ -3,6 +3,14 @@
 //! An engine is fed what the peer sent and says what it means; it is told what to answer and says which
 //! bytes that makes. The caller owns the buffers, the sockets and the time.
 
+pub mod answer;
+pub mod error;
+pub mod field;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod h1;
 pub mod head;
+pub mod rate;
 pub mod route;
+pub mod target;
