@@ -3,6 +3,8 @@
 //! Invariant: no queue, buffer or loop in the crate is bounded by a number that is not named here.
 //! Configuration may lower or raise a *default*; it never moves a bound that a `const` assertion ties.
 
+use std::time::Duration;
+
 /// Request head: start line, fields and blank line together. RFC 9112 §3 recommends at least 8000 bytes.
 pub const HEAD_SIZE_MAX: usize = 32 * 1024;
 /// Fields in one request or response head.
@@ -24,6 +26,28 @@ pub const CHUNK_SIZE_DIGITS_MAX: u8 = 16;
 pub const RATE_MIN_BYTES_PER_S: u64 = 1024;
 /// How long a transfer may be slower than [`RATE_MIN_BYTES_PER_S`].
 pub const RATE_GRACE_MS: u64 = 10_000;
+/// A request's head must be complete this long after its first byte; 408 otherwise.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest pause inside a request's body; 408 otherwise. (The minimum rate comes on top.)
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection without a request is closed after this.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A client that takes nothing for this long is cut off.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long input is dropped behind the last response, so that the client gets to read it.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Deadlines are looked at this often; every timeout may be late by as much.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// Received bytes of one connection that wait for an earlier exchange or for the worker; then receiving stops.
+pub const INPUT_SIZE_MAX: usize = 64 * 1024;
+/// While more than this is unsent, no further pipelined request is taken.
+pub const UNSENT_SIZE_MAX: usize = 64 * 1024;
+/// A body that nobody wants is read to its end, and the connection kept, up to this length.
+pub const DISCARD_SIZE_MAX: u64 = 64 * 1024;
+/// Buffers that a shard keeps for reuse, and the largest that it keeps.
+pub const SPARE_BUFFERS_MAX: usize = 256;
+/// See [`SPARE_BUFFERS_MAX`].
+pub const SPARE_BUFFER_SIZE_MAX: usize = 64 * 1024;
 
 /// Path parameters of one route.
 pub const ROUTE_PARAMS_MAX: usize = 16;

@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Command {
     /// A worker is ready: dispatch to it, by this routing table.
-    Attach(Link, Arc<Routes>),
+    Attach(Box<Link>, Arc<Routes>),
     /// Stop accepting, finish what is in flight, close idle connections, then report `Drained` and end.
     /// What is left after the time is cut off.
     Drain(Duration),

@@ -1,5 +1,165 @@
 //! One thread, one uring, its own connections: the only place where the layers meet.
+//!
+//! A turn: submit and wait → take completions → serve what arrived → publish to the workers → read what they
+//! answered → queue the sends. Invariant: `Core` decides and never touches the driver; `Shard` performs and decides nothing;
+//! a connection whose state changed is on the dirty list and is flushed before the shard sleeps.
 
+mod access_log;
+mod answer;
+mod clock;
+mod conn;
+mod exchange;
 pub mod handle;
+mod links;
+mod serve;
+mod spin;
+#[cfg(test)]
+mod tests;
+mod turn;
 
-pub use handle::{Command, Handle, Options, Report};
+use std::sync::Arc;
+
+use slab::Slab;
+
+pub use handle::{Command, Handle, Listener, Mailbox, Options, Report};
+pub use turn::run;
+
+use crate::{
+    limits,
+    proto::{head::RequestHead, route::Routes},
+    span::Span,
+};
+use access_log::AccessLog;
+use clock::Clock;
+use conn::Connection;
+use exchange::Exchanges;
+use links::Links;
+
+/// Everything that a shard knows; nothing that it has in the kernel.
+#[derive(Debug)]
+struct Core {
+    options: Settings,
+    clock: Clock,
+    connections: Slab<Connection>,
+    exchanges: Exchanges,
+    links: Links,
+    routes: Option<Arc<Routes>>,
+    access_log: AccessLog,
+    reports: tokio::sync::mpsc::UnboundedSender<Report>,
+    /// Connections whose state changed since they were flushed; each at most once.
+    dirty: Vec<usize>,
+    /// Exchanges with records that found no room; each at most once.
+    owing: Vec<usize>,
+    spare: Spare,
+    /// The head under way, and its path parameters: kept for their buffers.
+    head: RequestHead,
+    params: Vec<Span>,
+}
+
+/// The part of [`Options`] that is looked at while serving.
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    h1: crate::proto::h1::Options,
+    access_log: bool,
+}
+
+impl Core {
+    /// Puts a connection on the dirty list.
+    fn touch(&mut self, index: usize) {
+        if let Some(connection) = self.connections.get_mut(index)
+            && !std::mem::replace(&mut connection.dirty, true)
+        {
+            self.dirty.push(index);
+        }
+    }
+
+    /// Puts an exchange on the list of those that owe their worker something.
+    fn list(&mut self, index: usize) {
+        if let Some(exchange) = self.exchanges.get_mut(index)
+            && !std::mem::replace(&mut exchange.listed, true)
+        {
+            self.owing.push(index);
+        }
+    }
+
+    /// Tries again to write what found no room.
+    fn settle_debts(&mut self) {
+        for index in std::mem::take(&mut self.owing) {
+            let Some(exchange) = self.exchanges.get_mut(index) else { continue };
+            exchange.listed = false;
+            let connection = exchange.connection;
+            self.settle(index);
+            if let Some(connection) = connection {
+                if self
+                    .connections
+                    .get(connection)
+                    .is_some_and(|connection| connection.unsent() == 0)
+                {
+                    self.return_credit(index);
+                }
+                // An empty backlog lets the upload go on.
+                self.resume(connection);
+            }
+        }
+    }
+
+    /// Makes everything written to the lanes visible, and kicks who sleeps.
+    fn publish_lanes(&mut self) {
+        for (_, slot) in self.links.iter_mut() {
+            if std::mem::take(&mut slot.touched)
+                && slot.usable()
+                && let Err(fault) = slot.link.lane.publish()
+            {
+                slot.fault = Some(fault);
+            }
+        }
+    }
+
+    /// Asks every lane for a kick; true when there is something to do instead of sleeping.
+    fn arm_lanes(&mut self) -> bool {
+        let output_waits = !self.owing.is_empty();
+        let mut work = false;
+        for (_, slot) in self.links.iter_mut() {
+            if slot.usable() {
+                match slot.link.lane.arm(output_waits) {
+                    Ok(found) => work |= found,
+                    Err(fault) => (slot.fault, work) = (Some(fault), true),
+                }
+            }
+        }
+        work
+    }
+
+    fn disarm_lanes(&mut self) {
+        for (_, slot) in self.links.iter_mut() {
+            slot.link.lane.disarm();
+        }
+    }
+
+    fn report(&self, report: Report) {
+        if self.reports.send(report).is_err() {
+            tracing::debug!("nobody listens to this shard any more");
+        }
+    }
+}
+
+/// Buffers for reuse.
+#[derive(Debug, Default)]
+struct Spare {
+    buffers: Vec<Vec<u8>>,
+}
+
+impl Spare {
+    fn take(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    /// Keeps a buffer unless it has grown large or there are enough.
+    fn give(&mut self, mut buffer: Vec<u8>) {
+        let worth = (1..=limits::SPARE_BUFFER_SIZE_MAX).contains(&buffer.capacity());
+        if worth && self.buffers.len() < limits::SPARE_BUFFERS_MAX {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+}

@@ -15,7 +15,7 @@ mod token;
 use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 pub use ring::{Stats, Uring};
@@ -106,4 +106,6 @@ pub trait Driver {
     fn recycle(&mut self, lease: Lease);
     /// Monotonic time.
     fn now(&self) -> Instant;
+    /// The time of day, for what people read.
+    fn wall_clock(&self) -> SystemTime;
 }

@@ -24,7 +24,7 @@ use std::{
     marker::PhantomData,
     mem,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use io_uring::{
@@ -420,6 +420,11 @@ impl Driver for Uring {
     #[expect(clippy::disallowed_methods, reason = "the one place where time enters a shard")]
     fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place where time enters a shard")]
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
     }
 }
 

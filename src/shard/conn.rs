@@ -1,0 +1,227 @@
+//! One client connection: what the kernel holds of it, what was received and not understood yet, what is to be sent.
+//!
+//! Invariant: the socket is closed in three steps. `begin_close` makes the phase `Closing`; the shard then cancels what is
+//! in flight; only when no operation is in flight ([`Connection::is_quiet`]) is the descriptor closed and the slot freed.
+
+use std::{
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    limits,
+    proto::{h1::H1, rate::MinRate},
+};
+
+/// Where the connection's requests stand.
+#[derive(Debug, Default)]
+pub(super) enum Reading {
+    /// Before or inside a head.
+    #[default]
+    Head,
+    /// Inside the body of this exchange.
+    Body(usize),
+    /// The request was read; this exchange's response is awaited or under way.
+    Answering(usize),
+    /// A short body that nobody wants is read to its end, then this is answered.
+    Discarding(Box<Verdict>),
+}
+
+/// An answer of the edge's own, kept until the request's body has passed.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) status: u16,
+    pub(super) detail: Option<&'static str>,
+    pub(super) extra: Vec<(&'static str, Vec<u8>)>,
+    pub(super) line: Option<Box<super::access_log::Line>>,
+}
+
+/// How far the connection is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Serving.
+    Open,
+    /// The last response is being sent. `linger`: the client may still be sending, so that closing at once could
+    /// take the response away from it (RFC 9112 §9.6).
+    LastSend {
+        /// Half-close and read on before the close.
+        linger: bool,
+    },
+    /// FIN is out; what still arrives is dropped until the client closes or the time is up.
+    Lingering,
+    /// Nothing is served any more; operations in flight are being cancelled.
+    Closing,
+}
+
+/// The connection's receive operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recv {
+    /// Not submitted.
+    Idle,
+    /// Submitted, and its last completion not reaped.
+    Armed,
+    /// As `Armed`, and asked to end.
+    Ending,
+}
+
+/// What happens when the deadline passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// Nothing is awaited from the client.
+    Never,
+    /// Close without a word.
+    Close,
+    /// Answer 408, close.
+    TooSlow,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: OwnedFd,
+    pub(super) generation: u32,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) h1: H1,
+    /// Received and not consumed by the engine.
+    pub(super) input: Vec<u8>,
+    /// Encoded and not submitted.
+    pub(super) output: Vec<u8>,
+    /// Bytes of the send in flight; zero exactly when none is.
+    pub(super) sending: usize,
+    pub(super) recv: Recv,
+    pub(super) reading: Reading,
+    pub(super) phase: Phase,
+    /// The client sent FIN.
+    pub(super) at_end: bool,
+    /// A shutdown is in flight.
+    pub(super) shutting_down: bool,
+    /// True exactly while the connection is on the shard's list of connections to flush.
+    pub(super) dirty: bool,
+    expiry: Expiry,
+    deadline: Instant,
+    /// When the head or body under way began to arrive, and how much of it did.
+    transfer: Option<(Instant, u64)>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        socket: OwnedFd,
+        generation: u32,
+        peer: Option<SocketAddr>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            socket,
+            generation,
+            peer,
+            h1: H1::new(),
+            input: Vec::new(),
+            output: Vec::new(),
+            sending: 0,
+            recv: Recv::Idle,
+            reading: Reading::Head,
+            phase: Phase::Open,
+            at_end: false,
+            shutting_down: false,
+            dirty: false,
+            expiry: Expiry::Close,
+            deadline: now + limits::KEEPALIVE_TIMEOUT,
+            transfer: None,
+        }
+    }
+
+    /// Encoded bytes that the kernel has not taken.
+    pub(super) fn unsent(&self) -> usize {
+        self.output.len() + self.sending
+    }
+
+    /// True when nothing of this connection is in flight in the kernel.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.recv == Recv::Idle && self.sending == 0 && !self.shutting_down
+    }
+
+    /// The exchange that the connection is occupied with.
+    pub(super) fn exchange(&self) -> Option<usize> {
+        match self.reading {
+            Reading::Body(exchange) | Reading::Answering(exchange) => Some(exchange),
+            Reading::Head | Reading::Discarding(_) => None,
+        }
+    }
+
+    /// True between requests, with nothing received of a next one and nothing left to send.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.reading, Reading::Head) && self.input.is_empty() && self.unsent() == 0
+    }
+
+    /// First step of the close.
+    pub(super) fn begin_close(&mut self) {
+        self.phase = Phase::Closing;
+        self.input = Vec::new();
+        self.output = Vec::new();
+        self.expiry = Expiry::Never;
+    }
+
+    /// True when more input is wanted from the kernel.
+    pub(super) fn wants_input(&self) -> bool {
+        match self.phase {
+            Phase::Open => !self.at_end && self.input.len() < limits::INPUT_SIZE_MAX,
+            Phase::LastSend { linger } => linger && !self.at_end,
+            Phase::Lingering => !self.at_end,
+            Phase::Closing => false,
+        }
+    }
+
+    /// Notes that bytes of a head or body arrived.
+    pub(super) fn received(&mut self, bytes: usize, now: Instant) {
+        let transfer = self.transfer.get_or_insert((now, 0));
+        transfer.1 += bytes as u64;
+    }
+
+    /// Sets the deadline that the present state calls for. Called whenever the state may have changed.
+    pub(super) fn watch(&mut self, now: Instant) {
+        let waits_for_body = matches!(self.reading, Reading::Body(_) | Reading::Discarding(_));
+        let (expiry, time) = match self.phase {
+            Phase::Closing => (Expiry::Never, Duration::ZERO),
+            Phase::Lingering => (Expiry::Close, limits::LINGER_TIMEOUT),
+            _ if self.sending > 0 => (Expiry::Close, limits::SEND_TIMEOUT),
+            // Input that is held back waits for us, not for the client.
+            Phase::Open if waits_for_body && self.input.is_empty() => {
+                (Expiry::TooSlow, limits::BODY_TIMEOUT)
+            }
+            Phase::Open if matches!(self.reading, Reading::Head) => {
+                if self.input.is_empty() {
+                    self.transfer = None;
+                    (Expiry::Close, limits::KEEPALIVE_TIMEOUT)
+                } else {
+                    let (start, _) = *self.transfer.get_or_insert((now, 0));
+                    self.expiry = Expiry::TooSlow;
+                    self.deadline = start + limits::HEAD_TIMEOUT;
+                    return;
+                }
+            }
+            _ => (Expiry::Never, Duration::ZERO),
+        };
+        if !waits_for_body || expiry == Expiry::Never {
+            self.transfer = None;
+        }
+        self.expiry = expiry;
+        self.deadline = now + time;
+    }
+
+    /// What is due by now.
+    pub(super) fn expired(&self, now: Instant) -> Expiry {
+        let crawls = matches!(self.reading, Reading::Body(_) | Reading::Discarding(_))
+            && self.expiry == Expiry::TooSlow
+            && self.transfer.is_some_and(|(start, bytes)| {
+                MinRate::default().is_too_slow(bytes, now.duration_since(start))
+            });
+        if crawls {
+            Expiry::TooSlow
+        } else if now >= self.deadline {
+            self.expiry
+        } else {
+            Expiry::Never
+        }
+    }
+}

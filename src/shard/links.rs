@@ -1,0 +1,80 @@
+//! The workers that this shard can reach, and which of them gets an exchange.
+//!
+//! Invariant: a link is here from the moment its worker was ready until its death was seen or it broke the lane's
+//! protocol; after that no exchange is given to it and no record of it is read.
+
+use slab::Slab;
+
+use crate::{ipc::Fault, pool::Link};
+
+/// A link with what the shard knows about it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) link: Link,
+    /// Guards a late completion of a former tenant's pidfd.
+    pub(super) generation: u32,
+    /// Set when the worker broke the protocol; the link goes at the end of the turn.
+    pub(super) fault: Option<Fault>,
+    /// Set when the worker's process has ended.
+    pub(super) dead: bool,
+    /// Something was written or read since the last publication.
+    pub(super) touched: bool,
+}
+
+impl Slot {
+    pub(super) fn usable(&self) -> bool {
+        self.fault.is_none() && !self.dead
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    slots: Slab<Slot>,
+    generation: u32,
+    /// Where the search for the least loaded begins, so that equals take turns.
+    next: usize,
+}
+
+impl Links {
+    /// Takes a link in; its index and generation.
+    pub(super) fn insert(&mut self, link: Link) -> (usize, u32) {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let slot = Slot { link, generation, fault: None, dead: false, touched: false };
+        (self.slots.insert(slot), generation)
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Slot> {
+        self.slots.get_mut(index)
+    }
+
+    pub(super) fn remove(&mut self, index: usize) -> Option<Slot> {
+        self.slots.try_remove(index)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Slot)> {
+        self.slots.iter_mut()
+    }
+
+    /// Indices below this may be in use.
+    pub(super) fn bound(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// True when some lane has something to read; no system call.
+    pub(super) fn pending(&self) -> bool {
+        self.slots.iter().any(|(_, slot)| slot.usable() && slot.link.lane.pending())
+    }
+
+    /// The least loaded usable link that `tried` does not hold.
+    pub(super) fn choose(&mut self, tried: &[usize]) -> Option<usize> {
+        let start = self.next;
+        let free =
+            self.slots.iter().filter(|(index, slot)| slot.usable() && !tried.contains(index));
+        let chosen =
+            free.min_by_key(|(index, slot)| (slot.link.load.get(), index.wrapping_sub(start)))?.0;
+        self.next = chosen + 1;
+        Some(chosen)
+    }
+}

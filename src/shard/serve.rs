@@ -1,0 +1,423 @@
+//! From a client's bytes to a worker's lane: decoding, routing, dispatch, upload.
+//!
+//! Invariant: what the engine consumed is with a worker (in its lane or in the exchange's backlog) or was refused; what
+//! cannot go anywhere yet stays unconsumed in the connection's input, and receiving stops when that has grown enough.
+
+use super::{
+    Core,
+    access_log::Line,
+    conn::{Phase, Reading, Verdict},
+};
+use crate::{
+    ipc::message::Request,
+    limits,
+    proto::{
+        answer,
+        h1::{Refusal, Step},
+        head::BodyLength,
+        route::Found,
+    },
+    span::Span,
+};
+
+impl Core {
+    /// Takes bytes that arrived for a connection.
+    pub(super) fn receive(&mut self, index: usize, fresh: &[u8]) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if connection.phase != Phase::Open {
+            return;
+        }
+        connection.received(fresh.len(), self.clock.now);
+        if connection.input.is_empty() {
+            let consumed = self.advance(index, fresh);
+            let rest = fresh.get(consumed..).unwrap_or_default();
+            if !rest.is_empty()
+                && self.connections.get(index).is_some_and(|c| c.phase == Phase::Open)
+            {
+                let mut input = self.spare.take();
+                input.extend_from_slice(rest);
+                self.put_back(index, input);
+            }
+        } else {
+            connection.input.extend_from_slice(fresh);
+            self.resume(index);
+        }
+        self.touch(index);
+    }
+
+    /// Goes on with what was received before.
+    pub(super) fn resume(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let mut input = std::mem::take(&mut connection.input);
+        let consumed = self.advance(index, &input);
+        let keep = self.connections.get(index).is_some_and(|c| c.phase == Phase::Open);
+        if keep && consumed < input.len() {
+            input.drain(..consumed);
+            self.put_back(index, input);
+        } else {
+            self.spare.give(input);
+        }
+        self.touch(index);
+    }
+
+    fn put_back(&mut self, index: usize, input: Vec<u8>) {
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.input = input;
+        }
+    }
+
+    /// Decodes as much of `data` as can go somewhere; the number of bytes consumed.
+    fn advance(&mut self, index: usize, data: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some(budget) = self.budget(index) {
+            let rest = data.get(at..).unwrap_or_default();
+            let rest = rest.get(..budget.min(rest.len())).unwrap_or_default();
+            let Some(connection) = self.connections.get_mut(index) else { break };
+            match connection.h1.decode(rest, &self.options.h1, &mut self.head) {
+                Ok(Step::NeedMore) => break,
+                Ok(Step::Head { consumed }) => {
+                    at += consumed;
+                    at += self.begin(index, data.get(at..).unwrap_or_default());
+                }
+                Ok(Step::Body { consumed, data }) => {
+                    at += consumed;
+                    self.upload(index, rest.get(data).unwrap_or_default());
+                }
+                Ok(Step::End { consumed }) => {
+                    at += consumed;
+                    self.end_request(index);
+                }
+                Err(refusal) => {
+                    self.refuse(index, refusal);
+                    return data.len();
+                }
+            }
+        }
+        at
+    }
+
+    /// How many bytes the engine may see now; `None` when it has to wait.
+    fn budget(&mut self, index: usize) -> Option<usize> {
+        let connection = self.connections.get(index)?;
+        if connection.phase != Phase::Open {
+            return None;
+        }
+        match connection.reading {
+            Reading::Head if connection.unsent() <= limits::UNSENT_SIZE_MAX => Some(usize::MAX),
+            Reading::Discarding(_) => Some(usize::MAX),
+            Reading::Head | Reading::Answering(_) => None,
+            Reading::Body(exchange) => {
+                let exchange = self.exchanges.get_mut(exchange)?;
+                // Framing may pass without credit: the end of the body costs none.
+                exchange.backlog.is_empty().then_some(exchange.upload_credit)
+            }
+        }
+    }
+
+    /// A head is complete: finds its route and its worker. Returns how much of `rest` was consumed with it.
+    fn begin(&mut self, index: usize, rest: &[u8]) -> usize {
+        let Some(routes) = self.routes.clone() else {
+            self.answer(index, unavailable());
+            return 0;
+        };
+        let mut params = std::mem::take(&mut self.params);
+        params.clear();
+        let path = self.head.bytes(self.head.path);
+        let method_name = self.head.bytes(self.head.method_name);
+        let found = routes.find(self.head.method, method_name, path, &mut params);
+        let verdict = match found {
+            Found::Route { id } => {
+                let consumed = self.dispatch(index, id, &mut params, rest);
+                self.params = params;
+                return consumed;
+            }
+            Found::NotFound => Verdict::new(404, Some(answer::NOT_FOUND)),
+            Found::MethodNotAllowed { allow } => {
+                Verdict::new(405, Some(answer::METHOD_NOT_ALLOWED)).with("allow", allow.as_bytes())
+            }
+            Found::Options { allow } => Verdict::new(200, None).with("allow", allow.as_bytes()),
+            Found::Redirect => Verdict::new(307, None).with("location", &self.toggled()),
+        };
+        self.params = params;
+        self.answer(index, verdict);
+        0
+    }
+
+    /// The request's URL with the slash at the end of its path added or taken away.
+    fn toggled(&self) -> Vec<u8> {
+        let mut url = Vec::new();
+        let authority = self.head.bytes(self.head.authority);
+        if !authority.is_empty() {
+            url.extend_from_slice(b"http://");
+            url.extend_from_slice(authority);
+        }
+        let path = self.head.bytes(self.head.raw_path);
+        match path.strip_suffix(b"/") {
+            Some(shorter) => url.extend_from_slice(shorter),
+            None => {
+                url.extend_from_slice(path);
+                url.push(b'/');
+            }
+        }
+        let query = self.head.bytes(self.head.query);
+        if !query.is_empty() {
+            url.push(b'?');
+            url.extend_from_slice(query);
+        }
+        url
+    }
+
+    /// Gives the request to the least loaded worker that has room, with as much of its body as is here and fits.
+    fn dispatch(&mut self, index: usize, route: u32, params: &mut [Span], rest: &[u8]) -> usize {
+        let Some(connection) = self.connections.get_mut(index) else { return 0 };
+        for param in params.iter_mut() {
+            let shifted = Span::new(self.head.path.start() + param.start(), param.len());
+            *param = shifted.unwrap_or_default();
+        }
+        let (mut consumed, mut body, mut end) =
+            (0, &rest[..0], self.head.body == BodyLength::Empty);
+        if !end {
+            let window =
+                rest.get(..limits::INLINE_BODY_SIZE_MAX.min(rest.len())).unwrap_or_default();
+            match take_body(&mut connection.h1, window, &self.options.h1) {
+                Ok(taken) => {
+                    consumed = taken.consumed;
+                    body = window.get(taken.data).unwrap_or_default();
+                    end = taken.end;
+                }
+                Err(refusal) => {
+                    self.refuse(index, refusal);
+                    return rest.len();
+                }
+            }
+        }
+        let head = &self.head;
+        let request = Request {
+            route,
+            method: head.method as u8,
+            version: head.version as u8,
+            method_name: head.method_name,
+            raw_path: head.raw_path,
+            path: head.path,
+            query: head.query,
+            authority: head.authority,
+            fields: &head.fields,
+            params,
+            blob: &head.blob,
+            content_length: match head.body {
+                BodyLength::Empty => Some(0),
+                BodyLength::Known(length) => Some(length),
+                BodyLength::Unknown => None,
+            },
+            peer: connection.peer,
+            body,
+            end,
+        };
+        let Some(exchange) =
+            place(&mut self.links, &mut self.exchanges, index, self.clock.now, &request)
+        else {
+            self.answer(index, unavailable());
+            return consumed;
+        };
+        if let Some(entry) = self.exchanges.get_mut(exchange) {
+            entry.upload_credit -= body.len();
+            entry.line =
+                self.options.access_log.then(|| Box::new(Line::new(connection.peer, head)));
+        }
+        connection.reading =
+            if end { Reading::Answering(exchange) } else { Reading::Body(exchange) };
+        if head.expects_continue && consumed == 0 {
+            connection.h1.encode_continue(&mut connection.output);
+        }
+        consumed
+    }
+
+    /// A piece of a body that is under way.
+    fn upload(&mut self, index: usize, data: &[u8]) {
+        let Some(Reading::Body(exchange)) = self.connections.get(index).map(|c| &c.reading) else {
+            return;
+        };
+        let exchange = *exchange;
+        let id = self.exchanges.id(exchange);
+        let Some(entry) = self.exchanges.get_mut(exchange) else { return };
+        entry.upload_credit = entry.upload_credit.saturating_sub(data.len());
+        let sent = self.links.get_mut(entry.link).map(|slot| {
+            slot.touched = true;
+            slot.link.lane.send_body(id, data, false).map_err(|fault| slot.fault = Some(fault))
+        });
+        let taken = sent.and_then(Result::ok).flatten().unwrap_or(0);
+        if let Some(rest) = data.get(taken..).filter(|rest| !rest.is_empty()) {
+            entry.backlog.extend_from_slice(rest);
+            self.list(exchange);
+        }
+    }
+
+    /// The body has ended.
+    fn end_request(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        match std::mem::take(&mut connection.reading) {
+            Reading::Body(exchange) => {
+                connection.reading = Reading::Answering(exchange);
+                if let Some(entry) = self.exchanges.get_mut(exchange) {
+                    entry.end_due = true;
+                    self.settle(exchange);
+                }
+            }
+            Reading::Discarding(verdict) => self.answer_now(index, *verdict),
+            other => connection.reading = other,
+        }
+    }
+
+    /// Writes what an exchange still owes its worker, as far as there is room.
+    pub(super) fn settle(&mut self, exchange: usize) {
+        let id = self.exchanges.id(exchange);
+        let Some(entry) = self.exchanges.get_mut(exchange) else { return };
+        let Some(slot) = self.links.get_mut(entry.link).filter(|slot| slot.usable()) else {
+            return;
+        };
+        slot.touched = true;
+        let lane = &mut slot.link.lane;
+        let outcome = (|| {
+            if entry.cancel_due {
+                entry.cancel_due = !lane.send_cancel(id)?;
+                if !entry.cancel_due {
+                    (entry.end_due, entry.backlog) = (false, Vec::new());
+                }
+            } else if entry.end_due || !entry.backlog.is_empty() {
+                if let Some(taken) = lane.send_body(id, &entry.backlog, entry.end_due)? {
+                    entry.end_due &= taken < entry.backlog.len();
+                    entry.backlog.drain(..taken);
+                }
+            }
+            Ok(())
+        })();
+        if let Err(fault) = outcome {
+            slot.fault = Some(fault);
+        }
+        if entry.has_due() {
+            self.list(exchange);
+        }
+    }
+
+    /// The request breaks the protocol: says why and closes.
+    pub(super) fn refuse(&mut self, index: usize, refusal: Refusal) {
+        self.abandon(index);
+        let date = self.clock.date();
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        connection.h1.refuse(refusal, &date, &mut connection.output);
+        connection.reading = Reading::Head;
+        connection.phase = Phase::LastSend { linger: true };
+        self.touch(index);
+    }
+
+    /// Answers without a worker; reads a short body to its end first, so that the connection can be kept.
+    pub(super) fn answer(&mut self, index: usize, mut verdict: Verdict) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if self.options.access_log {
+            verdict.line = Some(Box::new(Line::new(connection.peer, &self.head)));
+        }
+        let short = matches!(self.head.body, BodyLength::Known(length) if length <= limits::DISCARD_SIZE_MAX);
+        if short && !connection.h1.request_done() && !self.head.expects_continue {
+            connection.reading = Reading::Discarding(Box::new(verdict));
+        } else {
+            self.answer_now(index, verdict);
+        }
+    }
+
+    fn answer_now(&mut self, index: usize, verdict: Verdict) {
+        let date = self.clock.date();
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let extra: Vec<(&str, &[u8])> =
+            verdict.extra.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+        let out = &mut connection.output;
+        let next = connection.h1.edge_answer(verdict.status, verdict.detail, &extra, &date, out);
+        if let Some(mut line) = verdict.line {
+            line.status = verdict.status;
+            self.access_log.write(&line, &date, std::time::Duration::ZERO);
+        }
+        self.response_ended(index, next);
+    }
+}
+
+/// The first piece of a body.
+struct Taken {
+    consumed: usize,
+    data: std::ops::Range<usize>,
+    end: bool,
+}
+
+/// Takes the first piece of a body, and its end if that follows at once: then one record carries the whole request.
+fn take_body(
+    h1: &mut crate::proto::h1::H1,
+    window: &[u8],
+    options: &crate::proto::h1::Options,
+) -> Result<Taken, Refusal> {
+    let mut unused = crate::proto::head::RequestHead::default();
+    let (mut consumed, mut piece) = (0, 0..0);
+    match h1.decode(window, options, &mut unused)? {
+        Step::Body { consumed: taken, data } => (consumed, piece) = (taken, data),
+        Step::End { consumed } => return Ok(Taken { consumed, data: piece, end: true }),
+        Step::NeedMore | Step::Head { .. } => {
+            return Ok(Taken { consumed, data: piece, end: false });
+        }
+    }
+    // Only the end is wanted: a second piece would not be contiguous with the first. So the engine is shown no more
+    // than an end could be: nothing after a counted body, the last chunk after a chunked one.
+    let rest = window.get(consumed..).unwrap_or_default();
+    let end = [&b"\r\n0\r\n\r\n"[..], b"0\r\n\r\n"]
+        .into_iter()
+        .find(|end| rest.starts_with(end))
+        .unwrap_or_default();
+    let end = match h1.decode(end, options, &mut unused)? {
+        Step::End { consumed: framing } => {
+            consumed += framing;
+            true
+        }
+        _ => false,
+    };
+    Ok(Taken { consumed, data: piece, end })
+}
+
+/// Writes the request to the least loaded worker whose ring has room.
+fn place(
+    links: &mut super::links::Links,
+    exchanges: &mut super::exchange::Exchanges,
+    connection: usize,
+    now: std::time::Instant,
+    request: &Request<'_>,
+) -> Option<usize> {
+    let mut tried = Vec::new();
+    while let Some(chosen) = links.choose(&tried) {
+        let exchange = exchanges.insert(connection, chosen, now);
+        let id = exchanges.id(exchange);
+        if let Some(slot) = links.get_mut(chosen) {
+            match slot.link.lane.send_request(id, request) {
+                Ok(true) => {
+                    slot.touched = true;
+                    slot.link.load.add();
+                    return Some(exchange);
+                }
+                Ok(false) => {}
+                Err(fault) => slot.fault = Some(fault),
+            }
+        }
+        exchanges.remove(exchange);
+        tried.push(chosen);
+    }
+    None
+}
+
+fn unavailable() -> Verdict {
+    Verdict::new(503, Some("Service Unavailable")).with("retry-after", b"1")
+}
+
+impl Verdict {
+    pub(super) fn new(status: u16, detail: Option<&'static str>) -> Self {
+        Self { status, detail, extra: Vec::new(), line: None }
+    }
+
+    fn with(mut self, name: &'static str, value: &[u8]) -> Self {
+        self.extra.push((name, value.to_vec()));
+        self
+    }
+}

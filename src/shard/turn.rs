@@ -1,0 +1,556 @@
+//! The loop: what the shard has in the kernel, and the order of one turn.
+//!
+//! Invariant: nothing waits in user space while the shard sleeps: before it blocks, every dirty connection was flushed,
+//! every lane published, and every lane armed without finding work.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::mpsc::TryRecvError,
+    time::{Duration, Instant},
+};
+
+use rustix::io::Errno;
+use slab::Slab;
+
+use super::{
+    Core, Settings, Spare,
+    access_log::AccessLog,
+    clock::Clock,
+    conn::{Connection, Expiry, Phase, Reading, Recv},
+    exchange::Exchanges,
+    handle::{Command, Listener, Mailbox, Options, Report},
+    links::Links,
+    spin::Spin,
+};
+use crate::{
+    limits,
+    pool::Link,
+    proto::{h1::Refusal, head::RequestHead},
+    uring::{self, Completion, Driver, Event, Token, Uring, Wait},
+};
+
+/// Kinds of operations, each of one `Driver` method.
+mod kind {
+    pub(super) const ACCEPT: u8 = 1;
+    pub(super) const RECV: u8 = 2;
+    pub(super) const SEND: u8 = 3;
+    pub(super) const SHUTDOWN: u8 = 4;
+    pub(super) const DOORBELL: u8 = 5;
+    pub(super) const PIDFD: u8 = 6;
+}
+
+/// A shard: its core, and what it has in the kernel.
+struct Shard<D> {
+    driver: D,
+    core: Core,
+    shard: usize,
+    mailbox: Mailbox,
+    listeners: Vec<Option<Socket>>,
+    /// The pidfd of each link, with its operation; `None` once the link is gone and the poll has ended.
+    pidfds: Slab<Pidfd>,
+    generation: u32,
+    spin: Spin,
+    next_sweep: Instant,
+    drain_until: Option<Instant>,
+    completions: Vec<Completion>,
+}
+
+struct Socket {
+    socket: OwnedFd,
+    /// A Unix socket's connections have no peer address.
+    local: bool,
+    accepting: Accepting,
+}
+
+/// A listener's accept operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accepting {
+    /// Not submitted; will be with the next turn.
+    Idle,
+    /// Submitted.
+    Armed,
+    /// It failed for want of descriptors or memory; the next sweep makes it `Idle`.
+    Paused,
+}
+
+struct Pidfd {
+    fd: OwnedFd,
+    link: usize,
+    link_generation: u32,
+}
+
+/// Runs a shard on the calling thread until it has drained, and says how it went through the mailbox.
+pub fn run(options: Options, mailbox: Mailbox) {
+    let (shard, reports) = (options.shard, mailbox.reports.clone());
+    let report = |report| {
+        if reports.send(report).is_err() {
+            tracing::debug!("nobody listens to shard {shard} any more");
+        }
+    };
+    let driver = match Uring::new(uring::Options::default()) {
+        Ok(driver) => driver,
+        Err(error) => return report(Report::Failed { shard, error: error.to_string() }),
+    };
+    report(Report::Started { shard, features: driver.features().to_string() });
+    match Shard::new(driver, options, mailbox).run() {
+        Ok(()) => report(Report::Drained { shard }),
+        Err(error) => report(Report::Failed { shard, error: format!("io_uring_enter: {error}") }),
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    fn new(driver: D, options: Options, mailbox: Mailbox) -> Self {
+        let now = driver.now();
+        let core = Core {
+            options: Settings { h1: options.h1, access_log: options.access_log },
+            clock: Clock::new(now, driver.wall_clock()),
+            connections: Slab::new(),
+            exchanges: Exchanges::default(),
+            links: Links::default(),
+            routes: None,
+            access_log: AccessLog::default(),
+            reports: mailbox.reports.clone(),
+            dirty: Vec::new(),
+            owing: Vec::new(),
+            spare: Spare::default(),
+            head: RequestHead::default(),
+            params: Vec::new(),
+        };
+        let listeners = options.listeners.into_iter();
+        let listeners = listeners
+            .map(|Listener { socket, address }| Socket {
+                socket,
+                local: address.is_none(),
+                accepting: Accepting::Idle,
+            })
+            .map(Some)
+            .collect();
+        Self {
+            driver,
+            core,
+            shard: options.shard,
+            mailbox,
+            listeners,
+            pidfds: Slab::new(),
+            generation: 0,
+            spin: Spin::new(options.spin_max),
+            next_sweep: now + limits::SWEEP_INTERVAL,
+            drain_until: None,
+            completions: Vec::new(),
+        }
+    }
+
+    fn run(mut self) -> std::io::Result<()> {
+        self.driver.poll(self.mailbox.doorbell.as_fd(), token(kind::DOORBELL, 0, 0));
+        loop {
+            self.accept();
+            self.core.settle_debts();
+            self.core.publish_lanes();
+            self.core.read_lanes();
+            self.reap();
+            self.flush();
+            if self.drain_until.is_some() && self.core.connections.is_empty() {
+                break;
+            }
+            let wait = self.wait();
+            let mut completions = std::mem::take(&mut self.completions);
+            self.driver.turn(wait, &mut completions)?;
+            self.core.disarm_lanes();
+            self.core.clock.tick(self.driver.now(), || self.driver.wall_clock());
+            for completion in completions.drain(..) {
+                self.complete(completion);
+            }
+            self.completions = completions;
+            self.sweep();
+            self.hand_over_log(false);
+        }
+        self.hand_over_log(true);
+        tracing::debug!(
+            "shard {} has drained; {} exchanges were left",
+            self.shard,
+            self.core.exchanges.len()
+        );
+        Ok(())
+    }
+
+    /// Decides how the coming turn may wait: not at all while there is work, a spin first, then for the next event.
+    fn wait(&mut self) -> Wait {
+        // Flushing may have written to lanes (credit, cancels), and input may have come of it.
+        self.core.publish_lanes();
+        if !self.core.dirty.is_empty()
+            || self.work_visible()
+            || self.spin()
+            || self.core.arm_lanes()
+        {
+            return Wait::Poll;
+        }
+        let paused =
+            self.listeners.iter().flatten().any(|listener| listener.accepting == Accepting::Paused);
+        if self.core.connections.is_empty() && !paused {
+            return Wait::Forever;
+        }
+        Wait::AtMost(self.next_sweep.saturating_duration_since(self.driver.now()))
+    }
+
+    fn work_visible(&mut self) -> bool {
+        self.core.links.pending() || self.driver.completions_visible()
+    }
+
+    /// Looks for work for a while, if somebody is likely to bring some.
+    fn spin(&mut self) -> bool {
+        let budget = self.spin.budget();
+        if budget.is_zero() || self.core.connections.is_empty() {
+            return false;
+        }
+        let end = self.driver.now() + budget;
+        let mut found = false;
+        while !found && self.driver.now() < end {
+            for _ in 0..16 {
+                std::hint::spin_loop();
+            }
+            found = self.work_visible();
+        }
+        self.spin.ended(found);
+        found
+    }
+
+    /// Starts to accept wherever that has ended or has not begun.
+    fn accept(&mut self) {
+        for (index, listener) in (0..).zip(&mut self.listeners) {
+            let Some(listener) = listener else { continue };
+            if listener.accepting == Accepting::Idle && self.drain_until.is_none() {
+                listener.accepting = Accepting::Armed;
+                self.driver.accept(listener.socket.as_fd(), token(kind::ACCEPT, 0, index));
+            }
+        }
+    }
+
+    fn complete(&mut self, Completion { token, event, more }: Completion) {
+        match token.kind {
+            kind::ACCEPT => self.accepted(token, event, more),
+            kind::RECV => self.received(token, event, more),
+            kind::SEND => self.sent(token, event),
+            kind::SHUTDOWN => {
+                if let Some(connection) = self.connection(token) {
+                    connection.shutting_down = false;
+                    self.core.touch(token.index as usize);
+                }
+            }
+            kind::DOORBELL => {
+                if !more {
+                    self.driver.poll(self.mailbox.doorbell.as_fd(), token);
+                }
+                self.obey();
+            }
+            kind::PIDFD => self.worker_ended(token, &event, more),
+            other => unreachable!("the shard starts no operation of kind {other}"),
+        }
+    }
+
+    /// The connection that a completion belongs to, unless its slot has another tenant by now.
+    fn connection(&mut self, token: Token) -> Option<&mut Connection> {
+        let connection = self.core.connections.get_mut(token.index as usize)?;
+        (connection.generation == token.generation).then_some(connection)
+    }
+
+    fn accepted(&mut self, token: Token, event: Event, more: bool) {
+        let Some(entry) = self.listeners.get_mut(token.index as usize) else { return };
+        let Some(listener) = entry else { return };
+        let local = listener.local;
+        if !more {
+            listener.accepting = Accepting::Idle;
+        }
+        match event {
+            Event::Accepted(socket) => self.open(socket, local),
+            // Those who wait in the backlog are not turned away: the sweep tries again.
+            Event::Failed(error) if error != Errno::CANCELED => {
+                tracing::warn!("accept: {error}");
+                listener.accepting = if more { Accepting::Armed } else { Accepting::Paused };
+            }
+            _ => {}
+        }
+        if !more && self.drain_until.is_some() {
+            self.close_listener(token.index as usize);
+        }
+    }
+
+    fn close_listener(&mut self, index: usize) {
+        if let Some(listener) = self.listeners.get_mut(index).and_then(Option::take) {
+            self.driver.close(listener.socket);
+        }
+    }
+
+    fn open(&mut self, socket: OwnedFd, local: bool) {
+        let peer = if local { None } else { peer_of(&socket) };
+        self.generation = (self.generation + 1) & Token::GENERATION_MAX;
+        let mut connection = Connection::new(socket, self.generation, peer, self.core.clock.now);
+        if self.drain_until.is_some() {
+            connection.h1.close_after_response();
+        }
+        let index = self.core.connections.insert(connection);
+        self.core.touch(index);
+    }
+
+    fn received(&mut self, token: Token, event: Event, more: bool) {
+        let index = token.index as usize;
+        if let Some(connection) = self.connection(token) {
+            if !more {
+                connection.recv = Recv::Idle;
+            }
+            match &event {
+                Event::Received(lease) => self.core.receive(index, self.driver.bytes(lease)),
+                Event::EndOfStream => self.end_of_stream(index),
+                // The buffers of this turn are on their way back: try again.
+                Event::Failed(Errno::NOBUFS | Errno::CANCELED) => {}
+                _ => self.lose(index),
+            }
+            self.core.touch(index);
+        }
+        if let Event::Received(lease) = event {
+            self.driver.recycle(lease);
+        }
+    }
+
+    fn end_of_stream(&mut self, index: usize) {
+        let Some(connection) = self.core.connections.get_mut(index) else { return };
+        connection.at_end = true;
+        // A client may half-close and still read its answer; one that stops inside a request gets none.
+        let unfinished = match connection.reading {
+            Reading::Answering(_) => false,
+            Reading::Head => connection.unsent() == 0,
+            Reading::Body(_) | Reading::Discarding(_) => true,
+        };
+        if connection.phase == Phase::Open && unfinished {
+            self.lose(index);
+        }
+    }
+
+    /// Gives a connection up: no more is sent, its exchange is cancelled.
+    fn lose(&mut self, index: usize) {
+        self.core.abandon(index);
+        if let Some(connection) = self.core.connections.get_mut(index) {
+            connection.begin_close();
+            self.core.touch(index);
+        }
+    }
+
+    fn sent(&mut self, token: Token, event: Event) {
+        let index = token.index as usize;
+        let failed = match event {
+            Event::Sent(buffer) => {
+                self.core.spare.give(buffer);
+                false
+            }
+            _ => true,
+        };
+        let Some(connection) = self.connection(token) else { return };
+        connection.sending = 0;
+        if failed {
+            return self.lose(index);
+        }
+        if connection.unsent() == 0 {
+            match connection.exchange() {
+                Some(exchange) => self.core.return_credit(exchange),
+                None if connection.input.is_empty() => {}
+                // A pipelined request that waited for room in the output.
+                None => self.core.resume(index),
+            }
+        }
+        self.core.touch(index);
+    }
+
+    /// Performs what the dirty connections call for.
+    fn flush(&mut self) {
+        while let Some(index) = self.core.dirty.pop() {
+            let Some(connection) = self.core.connections.get_mut(index) else { continue };
+            connection.dirty = false;
+            // A response that has just ended may free the way for a request that is here already.
+            let ready =
+                matches!(connection.reading, Reading::Head) && connection.phase == Phase::Open;
+            if ready && !connection.input.is_empty() && connection.sending == 0 {
+                connection.dirty = true;
+                self.core.resume(index);
+            }
+            self.perform(index);
+        }
+    }
+
+    fn perform(&mut self, index: usize) {
+        let now = self.core.clock.now;
+        let Some(connection) = self.core.connections.get_mut(index) else { return };
+        connection.dirty = false;
+        let generation = connection.generation;
+        let of = |kind| token(kind, generation, u32::try_from(index).unwrap_or(u32::MAX));
+        if connection.sending == 0 && !connection.output.is_empty() {
+            let output = std::mem::replace(&mut connection.output, self.core.spare.take());
+            connection.sending = output.len();
+            self.driver.send(connection.socket.as_fd(), output, of(kind::SEND));
+        }
+        if connection.unsent() == 0 {
+            // Idle connections own no buffer.
+            self.core.spare.give(std::mem::take(&mut connection.output));
+            match connection.phase {
+                Phase::LastSend { linger: true } if !connection.at_end => {
+                    connection.phase = Phase::Lingering;
+                    connection.shutting_down = true;
+                    self.driver.shutdown_write(connection.socket.as_fd(), of(kind::SHUTDOWN));
+                }
+                Phase::LastSend { .. } => connection.begin_close(),
+                Phase::Lingering if connection.at_end => connection.begin_close(),
+                Phase::Open if connection.at_end && connection.is_idle() => {
+                    connection.begin_close()
+                }
+                Phase::Open if self.drain_until.is_some() && connection.is_idle() => {
+                    connection.begin_close()
+                }
+                _ => {}
+            }
+        }
+        match (connection.wants_input(), connection.recv) {
+            (true, Recv::Idle) => {
+                connection.recv = Recv::Armed;
+                self.driver.recv(connection.socket.as_fd(), of(kind::RECV));
+            }
+            (false, Recv::Armed) => {
+                connection.recv = Recv::Ending;
+                self.driver.cancel(of(kind::RECV));
+            }
+            _ => {}
+        }
+        if connection.phase == Phase::Closing {
+            if connection.is_quiet() {
+                let connection = self.core.connections.remove(index);
+                self.driver.close(connection.socket);
+            } else if connection.sending > 0 {
+                self.driver.cancel(of(kind::SEND));
+            }
+            return;
+        }
+        connection.watch(now);
+    }
+
+    /// Looks at every deadline, twice a second.
+    fn sweep(&mut self) {
+        let now = self.core.clock.now;
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now + limits::SWEEP_INTERVAL;
+        let cut = self.drain_until.is_some_and(|until| now >= until);
+        let due = self
+            .core
+            .connections
+            .iter()
+            .map(|(index, connection)| (index, connection.expired(now)));
+        let due: Vec<_> = due.filter(|(_, expiry)| cut || *expiry != Expiry::Never).collect();
+        for (index, expiry) in due {
+            let answered =
+                self.core.connections.get(index).is_some_and(|connection| connection.unsent() > 0);
+            if expiry == Expiry::TooSlow && !cut && !answered {
+                self.core.refuse(index, Refusal::TooSlow);
+            } else {
+                self.lose(index);
+            }
+        }
+        for listener in self.listeners.iter_mut().flatten() {
+            if listener.accepting == Accepting::Paused {
+                listener.accepting = Accepting::Idle;
+            }
+        }
+        self.hand_over_log(true);
+    }
+
+    fn hand_over_log(&mut self, all: bool) {
+        if let Some(lines) = self.core.access_log.take(all) {
+            self.core.report(Report::AccessLog(lines));
+        }
+    }
+
+    /// Does what the control thread asked for.
+    fn obey(&mut self) {
+        loop {
+            match self.mailbox.commands.try_recv() {
+                Ok(Command::Attach(link, routes)) => {
+                    self.core.routes = Some(routes);
+                    self.attach(*link);
+                }
+                Ok(Command::Drain(grace)) => self.drain(grace),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => return self.drain(Duration::ZERO),
+            }
+        }
+    }
+
+    fn attach(&mut self, link: Link) {
+        let fd = match link.pidfd.try_clone() {
+            Ok(fd) => fd,
+            Err(error) => {
+                return tracing::error!(
+                    "worker {} cannot be watched, and is not used: {error}",
+                    link.worker.0
+                );
+            }
+        };
+        let (link, link_generation) = self.core.links.insert(link);
+        let index = self.pidfds.insert(Pidfd { fd, link, link_generation });
+        let token = token(kind::PIDFD, 0, u32::try_from(index).unwrap_or(u32::MAX));
+        if let Some(pidfd) = self.pidfds.get(index) {
+            self.driver.poll(pidfd.fd.as_fd(), token);
+        }
+    }
+
+    fn worker_ended(&mut self, token: Token, event: &Event, more: bool) {
+        let index = token.index as usize;
+        let Some(pidfd) = self.pidfds.get(index) else { return };
+        match event {
+            Event::Readable => self.core.worker_died(pidfd.link, pidfd.link_generation),
+            Event::Failed(Errno::CANCELED) => {}
+            other => tracing::error!("polling a worker's pidfd: {other:?}"),
+        }
+        if more {
+            self.driver.cancel(token);
+        } else {
+            let pidfd = self.pidfds.remove(index);
+            self.driver.close(pidfd.fd);
+        }
+    }
+
+    /// Lets go of workers that are dead or at fault. Their pidfds report in their own time.
+    fn reap(&mut self) {
+        drop(self.core.reap_links());
+    }
+
+    /// Stops accepting; idle connections go, the others end with their response.
+    fn drain(&mut self, grace: Duration) {
+        if self.drain_until.is_some() {
+            return;
+        }
+        self.drain_until = Some(self.core.clock.now + grace);
+        for (index, at) in (0..).zip(0..self.listeners.len()) {
+            match self.listeners.get(at).and_then(Option::as_ref).map(|listener| listener.accepting)
+            {
+                Some(Accepting::Armed) => self.driver.cancel(token(kind::ACCEPT, 0, index)),
+                Some(Accepting::Idle | Accepting::Paused) => self.close_listener(at),
+                None => {}
+            }
+        }
+        let connections: Vec<usize> =
+            self.core.connections.iter().map(|(index, _)| index).collect();
+        for index in connections {
+            if let Some(connection) = self.core.connections.get_mut(index) {
+                connection.h1.close_after_response();
+            }
+            self.core.touch(index);
+        }
+    }
+}
+
+fn token(kind: u8, generation: u32, index: u32) -> Token {
+    Token { kind, generation, index }
+}
+
+fn peer_of(socket: &OwnedFd) -> Option<std::net::SocketAddr> {
+    rustix::net::getpeername(socket)
+        .ok()?
+        .and_then(|address| std::net::SocketAddr::try_from(address).ok())
+}
