@@ -286,6 +286,26 @@ impl Uring {
         }
     }
 
+    /// Cancels everything and waits for the last completions. False if the kernel keeps some back.
+    fn tear_down(&mut self) -> bool {
+        for sending in self.sends.values_mut() {
+            sending.cancelled = true;
+        }
+        self.push_own(opcode::AsyncCancel2::new(CancelBuilder::any()).build());
+        let mut completions = Vec::new();
+        let limit = Wait::AtMost(Duration::from_millis(TEARDOWN_TURN_MS));
+        for _ in 0..TEARDOWN_TURNS_MAX {
+            // With nothing armed there may still be closes to submit.
+            let wait = if self.armed == 0 { Wait::Poll } else { limit };
+            let turned = self.turn(wait, &mut completions);
+            completions.clear();
+            if turned.is_err() || self.armed == 0 && self.backlog.is_empty() {
+                break;
+            }
+        }
+        self.armed == 0
+    }
+
     fn reap(&mut self, completions: &mut Vec<Completion>) {
         let Self {
             ring, buffers, sends, operations, armed, unfinished, send_size_max, stats, ..
@@ -425,22 +445,7 @@ impl Driver for Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        for sending in self.sends.values_mut() {
-            sending.cancelled = true;
-        }
-        self.push_own(opcode::AsyncCancel2::new(CancelBuilder::any()).build());
-        let mut completions = Vec::new();
-        let limit = Wait::AtMost(Duration::from_millis(TEARDOWN_TURN_MS));
-        for _ in 0..TEARDOWN_TURNS_MAX {
-            // Even with nothing armed there may be closes to submit.
-            let wait = if self.armed == 0 { Wait::Poll } else { limit };
-            let turned = self.turn(wait, &mut completions);
-            completions.clear();
-            if turned.is_err() || self.armed == 0 && self.backlog.is_empty() {
-                break;
-            }
-        }
-        if self.armed > 0 {
+        if !self.tear_down() {
             mem::forget(mem::take(&mut self.sends));
             self.buffers.leak();
         }

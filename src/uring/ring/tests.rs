@@ -415,6 +415,37 @@ fn an_overflown_completion_queue_loses_nothing() {
 }
 
 #[test]
+fn polling_alone_empties_an_overflown_completion_queue() {
+    let mut uring = small(4, 8, 4);
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    for index in 0..100 {
+        uring.send(ours.as_fd(), vec![0], token(SEND, index));
+    }
+    let mut done = 0;
+    while done < 100 {
+        let completed = poll(&mut uring).len();
+        assert!(completed > 0, "{done} completions, then silence");
+        done += completed;
+        assert_eq!(uring.completions_visible(), done < 100);
+    }
+    assert!(uring.stats().cq_overflow > 0, "{:?}", uring.stats());
+}
+
+#[test]
+fn only_lost_completions_and_misuse_are_errors() {
+    let mut uring = uring();
+    for errno in [Errno::TIME, Errno::INTR, Errno::AGAIN, Errno::BUSY] {
+        assert_eq!(uring.entered(Err(errno.into())).unwrap(), 0);
+    }
+    for errno in [Errno::BADR, Errno::EXIST, Errno::BADF] {
+        assert!(uring.entered(Err(errno.into())).is_err());
+    }
+    uring.fault = Some(Errno::BADR.into());
+    assert!(uring.turn(Wait::Poll, &mut Vec::new()).is_err(), "the next turn reports it");
+    assert!(uring.turn(Wait::Poll, &mut Vec::new()).is_ok());
+}
+
+#[test]
 fn a_turn_waits_until_its_deadline() {
     let mut uring = uring();
     let mut completions = Vec::new();
@@ -468,6 +499,7 @@ fn dropping_waits_for_what_is_in_flight() {
     uring.send(stuck.as_fd(), vec![0x5a; 8 << 20], token(SEND, 4));
     assert!(poll(&mut uring).is_empty());
     uring.close(closing.into());
+    assert!(uring.tear_down(), "{} operations were not let go of", uring.armed);
     drop(uring);
 
     assert_eq!(closed.read(&mut [0]).unwrap(), 0, "a queued close is carried out");
