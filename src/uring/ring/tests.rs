@@ -143,7 +143,7 @@ fn a_shutdown_is_reported_by_the_next_turn() {
     assert_eq!(uring.stats().enters, 0);
     assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
 
-    let unconnected = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let unconnected = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     uring.shutdown_write(unconnected.as_fd(), token(SHUTDOWN, 2));
     assert!(matches!(take_one(&mut uring).event, Event::Failed(Errno::NOTCONN)));
 }
