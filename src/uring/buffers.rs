@@ -115,7 +115,7 @@ impl BufRing {
     pub(super) fn publish(&mut self) {
         if self.published != self.tail {
             self.published = self.tail;
-            self.shared_tail().store(self.tail, Ordering::Release); // buffers-published
+            self.shared_tail().store(self.tail, Ordering::Release); // buffers-published, read by the kernel
         }
     }
 
@@ -166,6 +166,8 @@ impl BufRing {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -197,6 +199,22 @@ mod tests {
     fn a_forged_lease_reads_nothing() {
         let ring = BufRing::new(4, 64).unwrap();
         ring.bytes(&Lease { id: 1, len: 1 });
+    }
+
+    #[test]
+    fn leaked_memory_stays_mapped() {
+        let mut ring = BufRing::new(4, 64).unwrap();
+        let address = ring.base.as_ptr().addr();
+        ring.leak();
+        drop(ring);
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let is_mapped = maps.lines().any(|line| {
+            let (start, rest) = line.split_once('-').unwrap();
+            let end = rest.split(' ').next().unwrap();
+            let [start, end] = [start, end].map(|at| usize::from_str_radix(at, 16).unwrap());
+            (start..end).contains(&address)
+        });
+        assert!(is_mapped);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub enum Event {
     Sent(Vec<u8>),
     /// A polled descriptor became readable.
     Readable,
-    /// A close, shutdown or cancel is done.
+    /// A shutdown is done.
     Done,
     /// The operation failed. A send's buffer is dropped.
     Failed(rustix::io::Errno),
@@ -91,7 +91,8 @@ pub trait Driver {
     /// Asks for the operation of this token to end; it completes without `more`, as `Failed(CANCELED)` if it had to be cut off.
     /// The cancel itself reports nothing.
     fn cancel(&mut self, token: Token);
-    /// Sends FIN: `shutdown(SHUT_WR)`. Completes as `Done` or `Failed`.
+    /// Sends FIN: `shutdown(SHUT_WR)`, at once, so only when no send is in flight on the socket. Completes as `Done` or
+    /// `Failed`.
     fn shutdown_write(&mut self, socket: BorrowedFd<'_>, token: Token);
     /// Closes a descriptor on which nothing is in flight any more. The close reports nothing.
     fn close(&mut self, fd: OwnedFd);

@@ -12,14 +12,13 @@ use rustix::io::Errno;
 use crate::limits::{COMPLETIONS_MAX, RECV_BUFFER_COUNT, RECV_BUFFER_SIZE, SUBMISSIONS_MAX};
 
 /// The operations that a shard needs; the kernel refuses all others with EACCES.
-const OPCODES: [u8; 7] = [
+const OPCODES: [u8; 6] = [
     opcode::Accept::CODE,
     opcode::AsyncCancel::CODE,
     opcode::Close::CODE,
     opcode::PollAdd::CODE,
     opcode::Recv::CODE,
     opcode::Send::CODE,
-    opcode::Shutdown::CODE,
 ];
 
 /// Sizes of a ring.
@@ -258,7 +257,7 @@ mod tests {
         let features = Features { rung: Rung::Defer, restricted: true };
         assert_eq!(
             features.to_string(),
-            "io_uring with deferred task work, restricted to 7 operations"
+            "io_uring with deferred task work, restricted to 6 operations"
         );
     }
 }

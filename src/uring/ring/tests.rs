@@ -13,6 +13,7 @@ use std::{
 
 use rustix::{
     event::{EventfdFlags, eventfd},
+    net::{AddressFamily, SocketType},
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
@@ -127,6 +128,24 @@ fn echo_over_tcp() {
     uring.close(socket);
     assert!(poll(&mut uring).is_empty(), "a close reports nothing");
     assert_eq!(uring.armed, 1, "only the accept is left");
+}
+
+#[test]
+fn a_shutdown_is_reported_by_the_next_turn() {
+    let mut uring = uring();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    assert!(!uring.completions_visible());
+    uring.shutdown_write(ours.as_fd(), token(SHUTDOWN, 1));
+    assert!(uring.completions_visible());
+    let done = take_one(&mut uring);
+    assert!(matches!(done.event, Event::Done) && done.token == token(SHUTDOWN, 1));
+    assert!(!uring.completions_visible());
+    assert_eq!(uring.stats().enters, 0);
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+
+    let unconnected = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    uring.shutdown_write(unconnected.as_fd(), token(SHUTDOWN, 2));
+    assert!(matches!(take_one(&mut uring).event, Event::Failed(Errno::NOTCONN)));
 }
 
 #[test]
@@ -296,7 +315,7 @@ fn a_kind_stands_for_one_operation() {
     let mut uring = uring();
     let (ours, _theirs) = UnixStream::pair().unwrap();
     uring.recv(ours.as_fd(), token(RECV, 1));
-    uring.shutdown_write(ours.as_fd(), token(RECV, 2));
+    uring.send(ours.as_fd(), vec![0], token(RECV, 2));
 }
 
 #[test]
@@ -402,16 +421,47 @@ fn an_overflown_completion_queue_loses_nothing() {
     }
     let (ours, _theirs) = UnixStream::pair().unwrap();
     for index in 0..100 {
-        uring.shutdown_write(ours.as_fd(), token(SHUTDOWN, index));
+        uring.send(ours.as_fd(), vec![0], token(SEND, index));
     }
     let mut done = HashSet::new();
     while done.len() < 100 {
         for completion in take(&mut uring, 1) {
-            assert!(matches!(completion.event, Event::Done), "{completion:?}");
+            assert!(matches!(completion.event, Event::Sent(_)), "{completion:?}");
             assert!(done.insert(completion.token.index));
         }
     }
     assert!(uring.stats().cq_overflow > 0, "{:?}", uring.stats());
+}
+
+#[test]
+fn polling_alone_empties_an_overflown_completion_queue() {
+    let mut uring = small(4, 8, 4);
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    for index in 0..100 {
+        uring.send(ours.as_fd(), vec![0], token(SEND, index));
+    }
+    let mut done = 0;
+    while done < 100 {
+        let completed = poll(&mut uring).len();
+        assert!(completed > 0, "{done} completions, then silence");
+        done += completed;
+        assert_eq!(uring.completions_visible(), done < 100);
+    }
+    assert!(uring.stats().cq_overflow > 0, "{:?}", uring.stats());
+}
+
+#[test]
+fn only_lost_completions_and_misuse_are_errors() {
+    let mut uring = uring();
+    for errno in [Errno::TIME, Errno::INTR, Errno::AGAIN, Errno::BUSY] {
+        assert_eq!(uring.entered(Err(errno.into())).unwrap(), 0);
+    }
+    for errno in [Errno::BADR, Errno::EXIST, Errno::BADF] {
+        assert!(uring.entered(Err(errno.into())).is_err());
+    }
+    uring.fault = Some(Errno::BADR.into());
+    assert!(uring.turn(Wait::Poll, &mut Vec::new()).is_err(), "the next turn reports it");
+    assert!(uring.turn(Wait::Poll, &mut Vec::new()).is_ok());
 }
 
 #[test]
@@ -448,7 +498,7 @@ fn waiting_forever_ends_with_a_completion() {
 fn other_operations_are_refused() {
     let mut uring = uring();
     assert!(uring.features().restricted);
-    let user_data = uring.arm(Operation::Shutdown, token(SHUTDOWN, 1));
+    let user_data = uring.arm(Operation::Poll, token(POLL, 1));
     uring.push(opcode::Nop::new().build().user_data(user_data));
     assert!(matches!(take_one(&mut uring).event, Event::Failed(Errno::ACCESS)));
     assert!(uring.ring.submitter().unregister_buf_ring(BUFFER_GROUP).is_err());
@@ -468,6 +518,7 @@ fn dropping_waits_for_what_is_in_flight() {
     uring.send(stuck.as_fd(), vec![0x5a; 8 << 20], token(SEND, 4));
     assert!(poll(&mut uring).is_empty());
     uring.close(closing.into());
+    assert!(uring.tear_down(), "{} operations were not let go of", uring.armed);
     drop(uring);
 
     assert_eq!(closed.read(&mut [0]).unwrap(), 0, "a queued close is carried out");
