@@ -20,3 +20,6 @@ pub mod span;
 pub mod proto;
 #[cfg(feature = "server")]
 pub mod uring;
+
+#[cfg(all(test, feature = "server"))]
+mod tidy;
