@@ -11,13 +11,13 @@ FUZZ_SECONDS ?= 30
 ARGS   ?=
 
 BIN := $(VENV)/bin
+pip := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PYTHON
 
 rust_sources   := $(shell find src -name '*.rs') Cargo.toml Cargo.lock
 worker_sources := $(shell find pyworker -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name '*.toml' -o -name py.typed)
 # What the extension module links of the root crate.
 ipc_sources    := src/lib.rs src/limits.rs src/span.rs $(shell find src/ipc -name '*.rs') Cargo.toml Cargo.lock
-python_tests   := $(wildcard pyworker/tests ci/e2e)
 fuzz_targets   := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 bench_targets  := $(basename $(notdir $(wildcard benches/*.rs)))
 
@@ -36,11 +36,11 @@ run: build ## set everything up and serve examples/hello.py on http://127.0.0.1:
 
 build: $(BIN)/fasterapi $(VENV)/.package ## release build: .venv/bin/fasterapi and the Python package, in .venv
 
-$(VENV)/.made: ci/requirements.txt ci/system-packages
+$(VENV)/.made: ci/requirements-build.txt ci/system-packages
 	@ci/system-packages build
 	@command -v cargo >/dev/null || { echo 'error: no cargo; see https://rustup.rs' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r ci/requirements.txt
+	$(pip) -r ci/requirements-build.txt
 	@touch $@
 
 # Renamed into place: a running server keeps its file, a started one never sees half of one.
@@ -53,30 +53,36 @@ $(BIN)/fasterapi: $(rust_sources) | $(VENV)/.made
 $(VENV)/.package: $(worker_sources) $(ipc_sources) $(VENV)/.made
 	rm -rf target/wheels
 	$(BIN)/maturin build --quiet --release --locked --manifest-path pyworker/Cargo.toml --out target/wheels --interpreter $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade target/wheels/*.whl
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/*.whl
+	$(pip) target/wheels/*.whl
+	$(pip) --force-reinstall --no-deps target/wheels/*.whl
 	@touch $@
 
-tools: $(VENV)/.made
+tools: $(VENV)/.tools
+
+$(VENV)/.tools: ci/requirements-test.txt pyworker/pyproject.toml $(VENV)/.package
 	@ci/system-packages test
+	$(pip) -r ci/requirements-test.txt "$$(ls target/wheels/*.whl)[test]"
+	@touch $@
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 test: test-rust test-loom test-python ## every test: Rust (fuzz corpora included), loom, Python, end to end
 
-test-rust: tools
+test-rust: | $(VENV)/.made
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --locked; \
 	else set -x; cargo test --locked --lib --bins --tests; fi
 	cargo test --quiet --locked --doc
 	cargo check --locked --no-default-features
 
 # A target directory of its own: the cfg would rebuild every dependency of the others.
-test-loom: tools
+test-loom: | $(VENV)/.made
 	RUSTFLAGS='--cfg loom' CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 	cargo test --locked --lib --no-default-features --release --target-dir target/loom loom_
 
+# The installed package is what is tested, not the source tree, which has no native half.
 test-python: build tools
-	$(if $(python_tests),$(BIN)/python -m pytest -q $(python_tests),@echo 'skipped: no Python tests')
+	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests,@echo 'skipped: no pyworker/tests')
+	$(if $(wildcard ci/e2e),$(BIN)/python -m pytest -q ci/e2e,@echo 'skipped: no ci/e2e')
 
 lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
 	cargo fmt --all --check
@@ -85,8 +91,8 @@ lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
 	cargo clippy --locked -p pyworker -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict pyworker/python
-	$(BIN)/mypy --strict --exclude benches/peers/apps benches/idle.py benches/peers
+	cd pyworker && $(abspath $(BIN))/mypy
+	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps idle.py peers
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 	@cargo +nightly --version >/dev/null 2>&1 || { echo 'error: fuzzing needs a nightly: rustup toolchain install nightly' >&2; exit 1; }
