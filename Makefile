@@ -45,7 +45,7 @@ $(VENV)/.made: ci/requirements-build.txt ci/system-packages
 
 # Renamed into place: a running server keeps its file, a started one never sees half of one.
 $(BIN)/fasterapi: $(rust_sources) | $(VENV)/.made
-	cargo build --release --locked --bin fasterapi
+	cargo build --release --locked --target-dir target --bin fasterapi
 	cp target/release/fasterapi $@.new
 	mv -f $@.new $@
 	@touch $@
