@@ -24,3 +24,6 @@ pub mod proto;
 pub mod shard;
 #[cfg(feature = "server")]
 pub mod uring;
+
+#[cfg(all(test, feature = "server"))]
+mod tidy;

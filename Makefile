@@ -1,0 +1,132 @@
+# `make` says what there is. Everything lands in .venv, target and benches/results; `make clean` removes all three.
+# Overridable: PYTHON=python3.13 VENV=.venv HOST=127.0.0.1 PORT=8000 APP=hello:app FUZZ_SECONDS=30
+
+PYTHON ?= python3
+VENV   ?= .venv
+HOST   ?= 127.0.0.1
+PORT   ?= 8000
+APP    ?= hello:app
+FUZZ_SECONDS ?= 30
+# Further arguments of `run` and of the Python benchmarks, e.g. ARGS="--only fasterapi --rounds 1".
+ARGS   ?=
+
+BIN := $(VENV)/bin
+pip := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export PYTHON
+
+rust_sources   := $(shell find src -name '*.rs') Cargo.toml Cargo.lock
+worker_sources := $(shell find pyworker -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name '*.toml' -o -name py.typed)
+# What the extension module links of the root crate.
+ipc_sources    := src/lib.rs src/limits.rs src/span.rs $(shell find src/ipc -name '*.rs') Cargo.toml Cargo.lock
+fuzz_targets   := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+bench_targets  := $(basename $(notdir $(wildcard benches/*.rs)))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run build tools test test-rust test-loom test-python lint fuzz miri bench bench-lane bench-peers bench-idle clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- build -----------------------------------------------------------------------------------------------------------
+
+run: build ## set everything up and serve examples/hello.py on http://127.0.0.1:8000
+	@echo 'try:  curl http://$(HOST):$(PORT)/user/42      stop: Ctrl-C'
+	@exec $(BIN)/fasterapi run $(APP) --host $(HOST) --port $(PORT) --app-dir examples $(ARGS)
+
+build: $(BIN)/fasterapi $(VENV)/.package ## release build: .venv/bin/fasterapi and the Python package, in .venv
+
+$(VENV)/.made: ci/requirements-build.txt ci/system-packages
+	@ci/system-packages build
+	@command -v cargo >/dev/null || { echo 'error: no cargo; see https://rustup.rs' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(pip) -r ci/requirements-build.txt
+	@touch $@
+
+# Renamed into place: a running server keeps its file, a started one never sees half of one.
+$(BIN)/fasterapi: $(rust_sources) | $(VENV)/.made
+	cargo build --release --locked --target-dir target --bin fasterapi
+	cp target/release/fasterapi $@.new
+	mv -f $@.new $@
+	@touch $@
+
+$(VENV)/.package: $(worker_sources) $(ipc_sources) $(VENV)/.made
+	rm -rf target/wheels
+	$(BIN)/maturin build --quiet --release --locked --manifest-path pyworker/Cargo.toml --out target/wheels --interpreter $(BIN)/python
+	$(pip) target/wheels/*.whl
+	$(pip) --force-reinstall --no-deps target/wheels/*.whl
+	@touch $@
+
+tools: $(VENV)/.tools
+
+$(VENV)/.tools: ci/requirements-test.txt pyworker/pyproject.toml $(VENV)/.package
+	@ci/system-packages test
+	$(pip) -r ci/requirements-test.txt "$$(ls target/wheels/*.whl)[test]"
+	@touch $@
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+test: test-rust test-loom test-python ## every test: Rust (fuzz corpora included), loom, Python, end to end
+
+test-rust: | $(VENV)/.made
+	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --locked; \
+	else set -x; cargo test --locked --lib --bins --tests; fi
+	cargo test --quiet --locked --doc
+	cargo check --locked --no-default-features
+
+# A target directory of its own: the cfg would rebuild every dependency of the others.
+test-loom: | $(VENV)/.made
+	RUSTFLAGS='--cfg loom' CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	cargo test --locked --lib --no-default-features --release --target-dir target/loom loom_
+
+# The installed package is what is tested, not the source tree, which has no native half.
+test-python: build tools
+	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests,@echo 'skipped: no pyworker/tests')
+	$(if $(wildcard ci/e2e),$(BIN)/python -m pytest -q ci/e2e,@echo 'skipped: no ci/e2e')
+
+lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
+	cargo fmt --all --check
+	$(if $(fuzz_targets),cargo fmt --manifest-path fuzz/Cargo.toml --check)
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked -p pyworker -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd pyworker && $(abspath $(BIN))/mypy
+	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps idle.py peers
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
+	@cargo +nightly --version >/dev/null 2>&1 || { echo 'error: fuzzing needs a nightly: rustup toolchain install nightly' >&2; exit 1; }
+	@PATH="$(CURDIR)/target/tools/bin:$$PATH"; export PATH; set -e; \
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked --root target/tools cargo-fuzz; \
+	for target in $(fuzz_targets); do \
+	    echo "== $$target, $(FUZZ_SECONDS) s"; \
+	    found="fuzz/target/found/$$target"; mkdir -p "$$found" "fuzz/corpus/$$target"; \
+	    cargo +nightly fuzz run "$$target" "$$found" "fuzz/corpus/$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
+	done
+
+miri: ## ipc under Miri (needs a nightly with the components miri and rust-src)
+	MIRIFLAGS='-Zmiri-disable-isolation' cargo +nightly miri test --locked --lib --no-default-features --target-dir target/miri
+
+# --- measurements ----------------------------------------------------------------------------------------------------
+
+bench: ## criterion micro-benchmarks
+	$(if $(bench_targets),cargo bench --locked $(bench_targets:%=--bench %),@echo 'none yet: benches/*.rs')
+
+bench-lane: ## the lane alone: records through both rings
+	cargo bench --locked --bench lane
+
+bench-peers: build target/peers/.made ## side by side with other Python servers → benches/results/peers.{md,json,svg}
+	@ci/system-packages bench
+	cd benches && ../target/peers/bin/python -m peers --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
+
+bench-idle: build ## memory per idle keep-alive connection; fails over 2 KiB
+	$(BIN)/python benches/idle.py --fasterapi $(BIN)/fasterapi $(ARGS)
+
+target/peers/.made: benches/peers/requirements.txt
+	@ci/system-packages bench
+	$(PYTHON) -m venv target/peers
+	target/peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+clean: ## remove everything that was built
+	rm -rf target fuzz/target benches/results $(VENV)

@@ -1,0 +1,1 @@
+"""Side by side with other Python servers: `python -m peers`, from benches/."""
