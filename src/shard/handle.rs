@@ -18,6 +18,10 @@ use crate::{
 
 /// What a shard is told.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a link moves once per incarnation and is kept by value"
+)]
 pub enum Command {
     /// A worker is ready: dispatch to it, by this routing table.
     Attach(Link, Arc<Routes>),
