@@ -124,10 +124,12 @@ struct RunArgs {
     )]
     shards: usize,
 
-    /// How much to log to stderr
+    /// How much to log to stderr: critical, error, warning, info, debug or trace
     #[arg(
         long,
         value_enum,
+        value_name = "LEVEL",
+        hide_possible_values = true,
         ignore_case = true,
         default_value = "info",
         env = "FASTERAPI_LOG_LEVEL",

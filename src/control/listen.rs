@@ -48,7 +48,7 @@ pub(super) fn open(to: &Bind, shards: usize) -> Result<Listeners, SystemError> {
     }
 }
 
-/// A blocking socket for the admin listener: tokio-uring's accept would return EAGAIN on another one.
+/// A blocking socket, for tokio-uring: there the waiting is the kernel's.
 pub(super) fn open_admin(address: SocketAddr) -> Result<std::net::TcpListener, SystemError> {
     let socket = bind_tcp(address, SocketFlags::CLOEXEC, Sharing::Alone);
     let socket = socket.and_then(|socket| listen(&socket, LISTEN_BACKLOG).map(|()| socket));

@@ -102,6 +102,8 @@ pub(super) struct Supervisor {
     lifecycle: Lifecycle,
     shards: Vec<Shard>,
     workers: HashMap<Id, Worker>,
+    /// Processes that are reaped; forgotten once all that follows from it is done.
+    ended: Vec<Id>,
     /// Made from the first manifest, which all later ones equal.
     routes: Arc<Routes>,
     access_log: Option<AccessLog>,
@@ -125,6 +127,7 @@ impl Supervisor {
             lifecycle: Lifecycle::new(workers, now()),
             shards,
             workers: HashMap::new(),
+            ended: Vec::new(),
             routes: Arc::default(),
             access_log,
             health,
@@ -143,6 +146,9 @@ impl Supervisor {
         let outcome = loop {
             if let Some(outcome) = self.act() {
                 break outcome;
+            }
+            for id in self.ended.drain(..) {
+                self.workers.remove(&id);
             }
             self.publish_health();
             let deadline = self.lifecycle.poll_timeout();
@@ -174,10 +180,10 @@ impl Supervisor {
                 self.lifecycle.handle_failed(id, error, now());
             }
             Event::Exited(id, status) => {
-                if let Some(worker) = self.workers.remove(&id) {
-                    let (place, pid, how) = (id.0.0, worker.pid, describe_exit(status));
-                    tracing::info!("worker {place} (pid {pid}, incarnation {}) {how}", id.1.0);
+                if self.lifecycle.is_leaving(id) {
+                    tracing::info!("{} {}", self.name(id), describe_exit(status));
                 }
+                self.ended.push(id);
                 self.lifecycle.handle_exited(id, status, now());
             }
         }
@@ -274,9 +280,8 @@ impl Supervisor {
         });
         match started {
             Ok(worker) => {
-                let (place, pid) = (id.0.0, worker.pid);
-                tracing::debug!("worker {place} (pid {pid}, incarnation {}) started", id.1.0);
                 self.workers.insert(id, worker);
+                tracing::debug!("{} started", self.name(id));
             }
             Err(error) => self.lifecycle.handle_spawn_failed(id, error.to_string(), now()),
         }
@@ -288,8 +293,7 @@ impl Supervisor {
             // False: the shard has ended, and the server is about to.
             shard.handle.send(Command::Attach(link, Arc::clone(&self.routes)));
         }
-        let (place, pid) = (id.0.0, worker.pid);
-        tracing::info!("worker {place} (pid {pid}, incarnation {}) is ready", id.1.0);
+        tracing::info!("{} is ready", self.name(id));
         if !self.was_ready {
             self.was_ready = true;
             tracing::info!("serving {}", self.options.app);
@@ -301,34 +305,38 @@ impl Supervisor {
         // The socket is empty but for the attach message. A worker that is gone has no need of it; one that does not
         // read is killed when its time is over.
         if let Err(error) = worker.channel.try_write(STOP_LINE) {
-            tracing::debug!("worker {}: control channel: {error}", id.0.0);
+            tracing::debug!("{}: control channel: {error}", self.name(id));
         }
     }
 
     fn kill(&self, id: Id) {
         let Some(worker) = self.workers.get(&id) else { return };
         if let Err(error) = process::kill(worker.pidfd.as_fd()) {
-            tracing::error!("cannot kill worker {} (pid {}): {error}", id.0.0, worker.pid);
+            tracing::error!("cannot kill {}: {error}", self.name(id));
         }
     }
 
     fn report(&self, id: Id, error: &WorkerError, retry: Option<Duration>) {
-        let pid = self.workers.get(&id).map_or_else(String::new, |w| format!("pid {}, ", w.pid));
         let next = match retry {
-            Some(delay) => {
-                format!("; its place is filled again {} ms after its end", delay.as_millis())
-            }
+            Some(delay) => format!("; respawn in {} ms", delay.as_millis()),
             None if self.lifecycle.manifest().is_none() => {
-                "; giving up, no worker was ever ready".into()
+                "; giving up, no worker was ever ready".to_owned()
             }
             None => String::new(),
         };
-        tracing::error!("worker {} ({pid}incarnation {}): {error}{next}", id.0.0, id.1.0);
+        tracing::error!("{}: {error}{next}", self.name(id));
         if let WorkerError::Application { traceback, .. } = error
             && !traceback.is_empty()
         {
             tracing::error!("{}", traceback.trim_end());
         }
+    }
+
+    /// For the log.
+    fn name(&self, (place, incarnation): Id) -> String {
+        let pid = self.workers.get(&(place, incarnation)).map(|worker| worker.pid);
+        let pid = pid.map_or_else(String::new, |pid| format!("pid {pid}, "));
+        format!("worker {} ({pid}incarnation {})", place.0, incarnation.0)
     }
 
     fn progress(&mut self, shard: usize, progress: Progress) {

@@ -169,7 +169,14 @@ impl Lifecycle {
         self.phase == Phase::Serving
     }
 
-    /// Whether a manifest was accepted already.
+    /// True when this process was asked to end, or killed.
+    pub fn is_leaving(&self, (worker, incarnation): Id) -> bool {
+        self.places.get(usize::from(worker.0)).is_some_and(|place| {
+            place.incarnation == incarnation && matches!(place.state, State::Draining { .. })
+        })
+    }
+
+    /// The manifest that was accepted.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
     }
@@ -241,6 +248,10 @@ impl Lifecycle {
     /// The server cannot go on (a shard failed).
     pub fn handle_server_failed(&mut self, now: Instant) {
         self.wind_down(Outcome::Failed, DRAIN_MAX, now);
+        // Also when it was about to stop anyway.
+        if self.outcome == Outcome::Stopped {
+            self.outcome = Outcome::Failed;
+        }
     }
 
     /// End at once.

@@ -261,6 +261,17 @@ const CASES: &[Case] = &[
         ],
     ),
     (
+        "a shard that fails while the server stops is a failure",
+        1,
+        &[
+            (Ready(0, 1), &["attach 0.1"]),
+            (Stop, &["drain 25"]),
+            (ShardFailed, &[]),
+            (Drained, &["stop 0.1"]),
+            (Exit(0, 1), &["finish Failed"]),
+        ],
+    ),
+    (
         "a shard that cannot go on takes the server down in order",
         1,
         &[
