@@ -91,7 +91,45 @@ pub const TEARDOWN_TURNS_MAX: u32 = 100;
 /// ...each at most this long.
 pub const TEARDOWN_TURN_MS: u64 = 10;
 
+/// How long a shard or a worker spins for work before it sleeps, where each has a CPU of its own.
+pub const SPIN_MAX: Duration = Duration::from_micros(50);
+/// Descriptors of one attach message: the worker's doorbell; two segments and the doorbell of each shard.
+pub const ATTACH_FDS_MAX: usize = 1 + 3 * SHARDS_MAX;
+/// Bytes of one line on a worker's control channel: a manifest of `ROUTES_MAX` long paths, or a traceback.
+pub const CONTROL_LINE_SIZE_MAX: usize = 4 * 1024 * 1024;
+/// From the start of a worker process until it is ready.
+pub const WORKER_START_MAX: Duration = Duration::from_secs(120);
+/// Before the first respawn of a worker that failed; doubles with each failure.
+pub const RESPAWN_DELAY_MIN: Duration = Duration::from_millis(50);
+/// What the doubling ends at.
+pub const RESPAWN_DELAY_MAX: Duration = Duration::from_secs(5);
+/// After that long, a ready worker's earlier failures are forgotten.
+pub const WORKER_HEALTHY_AFTER: Duration = Duration::from_secs(10);
+/// From the request to stop until the shards cut off what is in flight.
+pub const DRAIN_MAX: Duration = Duration::from_secs(25);
+/// From the request to stop until workers are killed: what orchestrators grant by default.
+pub const STOP_MAX: Duration = Duration::from_secs(30);
+/// For a worker that failed, or that is stopped while it starts, to end by itself.
+pub const WORKER_EXIT_MAX: Duration = Duration::from_secs(5);
+/// For killed workers to be reaped.
+pub const REAP_MAX: Duration = Duration::from_secs(2);
+
+/// Connections that wait to be accepted; the kernel's `net.core.somaxconn` may hold less.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Connections of the admin listener at one time.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// One request head there.
+pub const ADMIN_HEAD_SIZE_MAX: usize = 8 * 1024;
+/// From accepting one of its connections to closing it.
+pub const ADMIN_EXCHANGE_MAX: Duration = Duration::from_secs(5);
+/// Batches of access-log lines that wait for a slow file or pipe; more are dropped and counted.
+pub const ACCESS_LOG_BATCHES_MAX: usize = 1024;
+
 const _: () = assert!(RING_SIZE.is_power_of_two());
+const _: () = assert!(RESPAWN_DELAY_MIN.as_millis() < RESPAWN_DELAY_MAX.as_millis());
+const _: () = assert!(DRAIN_MAX.as_millis() < STOP_MAX.as_millis());
+// The kernel's SCM_MAX_FD.
+const _: () = assert!(ATTACH_FDS_MAX <= 253);
 const _: () = assert!(RECORD_SIZE_MAX.is_multiple_of(RECORD_ALIGN));
 // A request record: its fixed part and tables (4 KiB), a blob that may hold the target twice (raw and
 // decoded), and an inline body must fit one record.

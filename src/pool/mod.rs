@@ -2,6 +2,10 @@
 //!
 //! Deliberately absent: sockets of clients, HTTP.
 
+pub mod channel;
+pub mod fault;
+pub mod lifecycle;
 pub mod link;
+pub mod process;
 
 pub use link::{Incarnation, Link, Load, WorkerId};

@@ -15,7 +15,7 @@ use crate::{
         answer,
         h1::{Refusal, Step},
         head::BodyLength,
-        route::Found,
+        route::{Found, redirect_location},
     },
     span::Span,
 };
@@ -136,35 +136,19 @@ impl Core {
                 Verdict::new(405, Some(answer::METHOD_NOT_ALLOWED)).with("allow", allow.as_bytes())
             }
             Found::Options { allow } => Verdict::new(200, None).with("allow", allow.as_bytes()),
-            Found::Redirect => Verdict::new(307, None).with("location", &self.toggled()),
+            Found::Redirect => {
+                let mut location = Vec::new();
+                redirect_location(
+                    self.head.bytes(self.head.raw_path),
+                    self.head.bytes(self.head.query),
+                    &mut location,
+                );
+                Verdict::new(307, None).with("location", &location)
+            }
         };
         self.params = params;
         self.answer(index, verdict);
         0
-    }
-
-    /// The request's URL with the slash at the end of its path added or taken away.
-    fn toggled(&self) -> Vec<u8> {
-        let mut url = Vec::new();
-        let authority = self.head.bytes(self.head.authority);
-        if !authority.is_empty() {
-            url.extend_from_slice(b"http://");
-            url.extend_from_slice(authority);
-        }
-        let path = self.head.bytes(self.head.raw_path);
-        match path.strip_suffix(b"/") {
-            Some(shorter) => url.extend_from_slice(shorter),
-            None => {
-                url.extend_from_slice(path);
-                url.push(b'/');
-            }
-        }
-        let query = self.head.bytes(self.head.query);
-        if !query.is_empty() {
-            url.push(b'?');
-            url.extend_from_slice(query);
-        }
-        url
     }
 
     /// Gives the request to the least loaded worker that has room, with as much of its body as is here and fits.

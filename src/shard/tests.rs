@@ -298,7 +298,7 @@ fn a_request_reaches_the_worker_and_its_answer_the_client() {
     assert!(answer.contains("content-type: text/plain\r\n"), "{answer}");
     assert!(answer.contains("content-length: 4\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\n4711"), "{answer}");
-    assert_eq!(pool.end(), []);
+    assert!(pool.end().is_empty());
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn the_edge_answers_by_itself_what_no_route_can() {
     );
     let redirect = ask("/slash?a=1");
     assert!(redirect.starts_with("HTTP/1.1 307 "), "{redirect}");
-    assert!(redirect.contains("location: http://test/slash/?a=1\r\n"), "{redirect}");
+    assert!(redirect.contains("location: /slash/?a=1\r\n"), "{redirect}");
     pool.end();
 }
 

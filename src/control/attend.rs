@@ -1,0 +1,99 @@
+//! One task per worker process: what it says, and its end.
+//!
+//! Invariant: the exit is the last event of a process, after every whole line that it had sent; and a process that was
+//! started is reaped here and nowhere else.
+
+use std::{io, process::ExitStatus};
+
+use tokio::{net::unix::OwnedReadHalf, process::Child, sync::mpsc::UnboundedSender};
+
+use crate::pool::{
+    channel::{Replies, Reply},
+    fault::WorkerError,
+    lifecycle::Id,
+};
+
+/// What happened to one process.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// It said something.
+    Reply(Id, Reply),
+    /// It said something that it must not say; nothing that follows is listened to.
+    Broken(Id, WorkerError),
+    /// It has ended.
+    Exited(Id, ExitStatus),
+}
+
+pub(super) async fn attend(
+    id: Id,
+    mut child: Child,
+    channel: OwnedReadHalf,
+    events: UnboundedSender<Event>,
+) {
+    let mut listening = Listening { id, replies: Replies::default(), open: true, events };
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            ready = channel.readable(), if listening.open => match ready {
+                Ok(()) => listening.read(&channel),
+                Err(error) => listening.broken(&error),
+            }
+        }
+    };
+    // What it said before it ended. Not until the end of the stream: a child of its own may still hold the other side.
+    listening.read(&channel);
+    match status {
+        Ok(status) => listening.send(Event::Exited(id, status)),
+        Err(error) => unreachable!("waiting for a child that nobody else waits for: {error}"),
+    }
+}
+
+struct Listening {
+    id: Id,
+    replies: Replies,
+    /// False after the end of the stream, or of its sense.
+    open: bool,
+    events: UnboundedSender<Event>,
+}
+
+impl Listening {
+    /// Reads what is there.
+    fn read(&mut self, channel: &OwnedReadHalf) {
+        let mut buffer = [0; 16 * 1024];
+        while self.open {
+            match channel.try_read(&mut buffer) {
+                Ok(0) => self.open = false,
+                Ok(count) => {
+                    self.replies.handle(buffer.get(..count).unwrap_or_default());
+                    self.pass_on();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => self.broken(&error),
+            }
+        }
+    }
+
+    fn pass_on(&mut self) {
+        while self.open {
+            match self.replies.poll() {
+                Ok(Some(reply)) => self.send(Event::Reply(self.id, reply)),
+                Ok(None) => return,
+                Err(error) => {
+                    self.open = false;
+                    self.send(Event::Broken(self.id, error));
+                }
+            }
+        }
+    }
+
+    /// A reset says that the process is gone; its exit will say more.
+    fn broken(&mut self, error: &io::Error) {
+        self.open = false;
+        tracing::debug!("worker {}: control channel: {error}", self.id.0.0);
+    }
+
+    fn send(&self, event: Event) {
+        // The supervisor may have finished without this process (see `REAP_MAX`).
+        let _ = self.events.send(event);
+    }
+}

@@ -1,0 +1,103 @@
+//! The control thread: starts the shards and the workers, keeps the workers alive, ends both in order; signals, the admin
+//! listener, the access log. Runs on tokio-uring, on the thread that calls [`run`].
+//!
+//! Invariant: nothing here is on the path of a request. What can fail for the operator's reasons (addresses, files, the
+//! interpreter) fails before the first thread or process is started.
+#![forbid(unsafe_code)]
+
+mod access_log;
+mod admin;
+mod attend;
+mod error;
+mod listen;
+mod supervisor;
+
+use std::{cell::Cell, rc::Rc, thread, time::Duration};
+
+use tokio::sync::mpsc;
+
+pub use error::SystemError;
+
+use self::{
+    access_log::{AccessLog, Destination},
+    admin::Health,
+    supervisor::{Shard, Supervisor},
+};
+pub use crate::pool::lifecycle::Outcome;
+use crate::{
+    config::Config,
+    limits::{BODY_SIZE_MAX, SPIN_MAX},
+    pool::process,
+    proto::h1,
+    shard::{self, Handle},
+};
+
+/// Serves until told to stop, or until that is impossible; what a worker or a shard did wrong has been logged by then.
+pub fn run(config: &Config) -> Result<Outcome, SystemError> {
+    raise_descriptor_limit();
+    let listeners = listen::open(&config.bind, config.shards)?;
+    let admin = config.admin.map(listen::open_admin).transpose()?;
+    let access_log = Destination::open(&config.access_log)?;
+    process::check_python(&config.python)?;
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(SystemError::Uring)?;
+
+    let spin = if config.cpus_suffice { SPIN_MAX } else { Duration::ZERO };
+    let workers = process::Options {
+        python: config.python.clone(),
+        app: config.app.to_string(),
+        app_dir: config.app_dir.clone(),
+        debug: config.debug,
+        log_level: config.log_level.name(),
+        spin_us: u64::try_from(spin.as_micros()).unwrap_or_else(|_| unreachable!("SPIN_MAX")),
+        server: listeners.server,
+    };
+    runtime.block_on(async {
+        let signals = supervisor::Signals::new().map_err(SystemError::other("signals"))?;
+        let health = Rc::new(Cell::new(Health { workers: config.workers, ..Health::default() }));
+        if let Some(listener) = admin {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!("admin listener on http://{address} (/healthz, /readyz)");
+            }
+            tokio_uring::spawn(admin::serve(listener, Rc::clone(&health)));
+        }
+        let (report, reports) = mpsc::unbounded_channel();
+        let mut shards = Vec::with_capacity(config.shards);
+        for (index, listener) in listeners.sockets.into_iter().enumerate() {
+            let options = shard::Options {
+                shard: index,
+                listeners: vec![listener],
+                h1: h1::Options { body_size_max: BODY_SIZE_MAX },
+                spin_max: spin,
+                access_log: access_log.is_some(),
+            };
+            shards.push(start_shard(options, report.clone())?);
+        }
+        drop(report);
+        let access_log = access_log.map(AccessLog::start);
+        let supervisor = Supervisor::new(workers, config.workers, shards, access_log, health);
+        Ok(supervisor.run(&listeners.url, reports, signals).await)
+    })
+}
+
+fn start_shard(
+    options: shard::Options,
+    reports: mpsc::UnboundedSender<shard::Report>,
+) -> Result<Shard, SystemError> {
+    let (handle, mailbox) =
+        Handle::new(reports).map_err(SystemError::other("a shard's doorbell"))?;
+    let thread = thread::Builder::new()
+        .name(format!("shard-{}", options.shard))
+        .spawn(move || shard::run(options, mailbox))
+        .map_err(SystemError::other("a shard's thread"))?;
+    Ok(Shard::new(handle, thread))
+}
+
+/// A connection is a descriptor, and the soft limit is for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+}

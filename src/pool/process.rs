@@ -1,0 +1,201 @@
+//! A worker process: made, attached to its lanes, signalled by pidfd.
+//!
+//! Invariant: whatever this process holds of a worker is close-on-exec; what the worker gets, it gets over its control
+//! channel, which is its standard input. It is its own process group, so a terminal's Ctrl-C reaches the edge alone.
+//! Deliberately absent: waiting; when to spawn and when to kill.
+#![forbid(unsafe_code)]
+
+use std::{
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+};
+
+use rustix::{
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+use thiserror::Error;
+use tokio::process::{Child, Command};
+
+use super::{
+    channel::Attach,
+    link::{Incarnation, Link, Load, WorkerId},
+};
+use crate::ipc::{Doorbell, EdgeLane, Segment, layout::Geometry, segment::Writer};
+
+/// What all workers of a pool have in common.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The interpreter.
+    pub python: PathBuf,
+    /// `module:attribute`.
+    pub app: String,
+    /// Where it is imported from.
+    pub app_dir: String,
+    /// Debug mode of the application.
+    pub debug: bool,
+    /// Python's level, in lower case.
+    pub log_level: &'static str,
+    /// How long to spin before sleeping, at the most.
+    pub spin_us: u64,
+    /// ASGI's `server`.
+    pub server: (String, Option<u16>),
+}
+
+/// A process that was just started.
+#[derive(Debug)]
+pub struct Process {
+    /// To be waited for; killed when it is dropped before.
+    pub child: Child,
+    /// Its id.
+    pub pid: u32,
+    /// Becomes readable when it ends; the way to signal it.
+    pub pidfd: OwnedFd,
+    /// The edge's end of the control channel; the attach message is on its way.
+    pub channel: UnixStream,
+    /// One per shard.
+    pub links: Vec<Link>,
+}
+
+/// Why the interpreter cannot run workers.
+#[derive(Debug, Error)]
+pub enum PythonError {
+    /// It does not run at all.
+    #[error("cannot run {}: {error}", .python.display())]
+    Run {
+        /// The interpreter.
+        python: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// It runs, and has no `fasterapi`.
+    #[error(
+        "{} has no package `fasterapi`; install it there or name another interpreter with --python",
+        .python.display()
+    )]
+    NoPackage {
+        /// The interpreter.
+        python: PathBuf,
+    },
+    /// It ends in some other way, as no Python does.
+    #[error("{} is not a working Python: {how}", .python.display())]
+    Broken {
+        /// The interpreter.
+        python: PathBuf,
+        /// How it ended.
+        how: String,
+    },
+}
+
+const HAS_PACKAGE: &str =
+    "import importlib.util as u, sys; sys.exit(0 if u.find_spec('fasterapi') else 86)";
+
+/// Looks whether workers can run at all, so that a wrong interpreter is one line and not one traceback per worker.
+pub fn check_python(python: &Path) -> Result<(), PythonError> {
+    let mut probe = std::process::Command::new(python);
+    probe.args(["-c", HAS_PACKAGE]).stdin(Stdio::null()).stdout(Stdio::null());
+    let status = probe.status();
+    let status = status.map_err(|error| PythonError::Run { python: python.to_owned(), error })?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(86) => Err(PythonError::NoPackage { python: python.to_owned() }),
+        _ => Err(PythonError::Broken {
+            python: python.to_owned(),
+            how: super::fault::describe_exit(status),
+        }),
+    }
+}
+
+/// Starts a worker and hands it its lanes, one to each of the shards whose doorbells these are.
+///
+/// To be called inside a tokio runtime, on a thread that lives as long as the server: the kernel tells a worker of its parent's death when the
+/// thread ends that started it.
+pub fn spawn<'a>(
+    options: &Options,
+    worker: WorkerId,
+    incarnation: Incarnation,
+    shard_bells: impl ExactSizeIterator<Item = &'a Doorbell>,
+) -> io::Result<Process> {
+    let shards = shard_bells.len();
+    let bell = Arc::new(Doorbell::new()?);
+    let mut lanes = Vec::with_capacity(shards);
+    let mut fds = vec![bell.as_fd().try_clone_to_owned()?];
+    for (shard, shard_bell) in shard_bells.enumerate() {
+        let name = |side| format!("fasterapi-{side}-{shard}-{}.{}", worker.0, incarnation.0);
+        let (e, e_fd) = Segment::create(&name('e'), Geometry::PRODUCT, Writer::Creator)?;
+        let (w, w_fd) = Segment::create(&name('w'), Geometry::PRODUCT, Writer::Receiver)?;
+        lanes.push(EdgeLane::new(e, w, Arc::clone(&bell)));
+        fds.extend([e_fd, w_fd, shard_bell.as_fd().try_clone_to_owned()?]);
+    }
+
+    let (channel, theirs) = UnixStream::pair()?;
+    let child = Command::new(&options.python)
+        .args(["-m", "fasterapi.core.worker_pool"])
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .process_group(0)
+        // One that cannot be given its lanes, below, or is not reaped in time, must not stay behind.
+        .kill_on_drop(true)
+        .spawn()?;
+    // It is not waited for yet, so it has an id, and the id is still its own.
+    let pid = child.id().unwrap_or_else(|| unreachable!("see above"));
+    let pidfd = pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?;
+    let attach = Attach {
+        worker: worker.0,
+        incarnation: incarnation.0,
+        parent: std::process::id(),
+        shards,
+        app: &options.app,
+        app_dir: &options.app_dir,
+        debug: options.debug,
+        log_level: options.log_level,
+        spin_us: options.spin_us,
+        server: (&options.server.0, options.server.1),
+    };
+    let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    match send_with_fds(&channel, &attach.line(), &borrowed) {
+        // It is dead already; its exit will tell why.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        sent => sent?,
+    }
+    channel.set_nonblocking(true)?;
+
+    let load = Load::default();
+    let link = |lane| {
+        let pidfd = pidfd.try_clone()?;
+        Ok(Link { worker, incarnation, lane, pidfd, load: load.clone() })
+    };
+    let links = lanes.into_iter().map(link).collect::<io::Result<_>>()?;
+    Ok(Process { child, pid, pidfd, channel, links })
+}
+
+/// Kills the process. One that has ended already is none to kill.
+pub fn kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    match pidfd_send_signal(pidfd, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn raw_pid(id: u32) -> io::Result<Pid> {
+    let id = i32::try_from(id).map_err(io::Error::other)?;
+    Pid::from_raw(id).ok_or_else(|| io::Error::other("process id 0"))
+}
+
+/// All descriptors travel with the first byte; the rest of the line may follow in pieces.
+fn send_with_fds(channel: &UnixStream, line: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(fds.len()))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(fds)), "the space is made for them");
+    let flags = SendFlags::NOSIGNAL;
+    let sent =
+        rustix::io::retry_on_intr(|| sendmsg(channel, &[IoSlice::new(line)], &mut control, flags))?;
+    let mut rest = channel;
+    io::Write::write_all(&mut rest, line.get(sent..).unwrap_or_default())
+}
