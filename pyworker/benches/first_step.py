@@ -6,6 +6,7 @@ outside the measured time.
     python first_step.py [--rounds N] [--only NAME]
 """
 
+# ruff: noqa: T201
 import argparse
 import asyncio
 import statistics

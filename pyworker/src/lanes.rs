@@ -28,7 +28,7 @@ use crate::{
     exchange::{Arrived, Exchange},
     ffi::{self, GilCell},
     lane::{Event, Lane},
-    serving::{Callbacks, Serving},
+    serving::{Callbacks, Serving, is_exit},
 };
 
 /// Records after which a batch's answers become visible even though it goes on: a slow handler delays no more than these.
@@ -53,8 +53,8 @@ pub(crate) struct Lanes {
     scratch: GilCell<Option<Arrived>>,
     spin: GilCell<Spin>,
     armed: AtomicBool,
-    /// Set for good once the edge has broken the protocol.
-    fault: PyOnceLock<Fault>,
+    /// Set for good once a drain has failed: what it then says, every later call says too.
+    failure: PyOnceLock<String>,
 }
 
 impl Lanes {
@@ -80,14 +80,7 @@ impl Lanes {
     ) -> PyResult<T> {
         let mut lanes = self.lanes.borrow(py)?;
         let Some(lane) = lanes.get_mut(index) else { unreachable!("lanes are never removed") };
-        action(lane).map_err(|fault| self.broken(py, fault))
-    }
-
-    fn broken(&self, py: Python<'_>, fault: Fault) -> PyErr {
-        PyRuntimeError::new_err(format!(
-            "the edge broke the lane: {}",
-            self.fault.get_or_init(py, || fault)
-        ))
+        action(lane).map_err(broken)
     }
 
     /// Answers with JSON, in place if there is room.
@@ -132,7 +125,7 @@ impl Lanes {
             .find_map(|answer| match answer {
                 Ok(false) => None,
                 Ok(true) => Some(Ok(true)),
-                Err(fault) => Some(Err(self.broken(py, fault))),
+                Err(fault) => Some(Err(broken(fault))),
             })
             .unwrap_or(Ok(false))
     }
@@ -171,6 +164,11 @@ impl Lanes {
         spin.now = spin.now.clamp(Duration::from_micros(1), spin.max);
         Ok(hit)
     }
+}
+
+/// The edge is trusted: what it breaks ends the worker.
+fn broken(fault: Fault) -> PyErr {
+    PyRuntimeError::new_err(format!("the edge broke the lane: {fault}"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a spin is a wait, and waits on the real clock")]
@@ -234,7 +232,7 @@ impl Lanes {
             scratch: GilCell::new(Some(Arrived::default())),
             spin: GilCell::new(Spin { now: max, max }),
             armed: AtomicBool::new(false),
-            fault: PyOnceLock::new(),
+            failure: PyOnceLock::new(),
         })
     }
 
@@ -276,6 +274,11 @@ impl Lanes {
             }
         }
         *own.scratch.borrow(py)? = Some(scratch);
+        if let Err(error) = &result
+            && !is_exit(py, error)
+        {
+            own.failure.get_or_init(py, || error.value(py).to_string());
+        }
         result
     }
 
@@ -299,9 +302,9 @@ impl Lanes {
     }
 
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        if let Some(fault) = self.fault.get(py) {
-            // The loop only logs what a callback raises; from its selector this ends it.
-            return Err(self.broken(py, *fault));
+        if let Some(failure) = self.failure.get(py) {
+            // The loop only logs what its callbacks raise; from its selector this ends it.
+            return Err(PyRuntimeError::new_err(failure.clone()));
         }
         self.each(py, |lane| lane.flush(py))
     }

@@ -37,9 +37,7 @@ class World:
         self.loop = asyncio.SelectorEventLoop()
         self.errors: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda loop, context: self.errors.append(context))
-        self.lanes.serve(
-            list(endpoints.values()), loop=self.loop, dumps=dumps, dumps_args=(), encode=encode, fail=fail
-        )
+        self.lanes.serve(list(endpoints.values()), loop=self.loop, dumps=dumps, dumps_args=(), encode=encode, fail=fail)
         self.loop.add_reader(self.lanes.fileno(), self.lanes.drain)
         self.seen: dict[int, list[Message]] = {}
         self.bodies: dict[int, bytearray] = {}

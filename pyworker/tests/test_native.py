@@ -130,8 +130,17 @@ def test_an_exchange_has_all_of_its_request() -> None:
     fields = [(b"accept", b"a"), (b"x-y", b"1"), (b"x-y", b"2")]
     with world({"x": slow(handler, ["one", "two"])}) as w:
         w.get(
-            "x", b"1", "ü".encode(), path="/x/1/ü", method="POST", query=b"q=%20", headers=fields, body=b"abc",
-            client="127.0.0.1:99", authority="[::1]:8000", version=20,
+            "x",
+            b"1",
+            "ü".encode(),
+            path="/x/1/ü",
+            method="POST",
+            query=b"q=%20",
+            headers=fields,
+            body=b"abc",
+            client="127.0.0.1:99",
+            authority="[::1]:8000",
+            version=20,
         )
         w.get("x", method="LINK", authority="example.org")
     first, second = seen
@@ -449,6 +458,8 @@ def test_a_route_that_was_not_announced_is_the_edges_fault() -> None:
     w.edge.publish()
     with pytest.raises(RuntimeError, match="route 5 was not announced"):
         w.lanes.drain()
+    with pytest.raises(RuntimeError, match="route 5 was not announced"):
+        w.lanes.flush()  # From the selector, where it ends the loop.
     w.loop.close()
 
 
