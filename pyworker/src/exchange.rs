@@ -1,0 +1,241 @@
+//! A request as the application sees it.
+//!
+//! Invariant: [`Arrived`] is one copy of the record in one buffer, and immutable once an [`Exchange`] owns it; every
+//! Python object is made when first asked for. Deliberately absent: what becomes of the exchange (see `lanes`).
+
+use fasterapi::{
+    ipc::message::Request,
+    span::{Field, Span},
+};
+use pyo3::{
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyBytes, PyDict, PyList, PyString, PyTuple},
+};
+use std::net::SocketAddr;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::endpoint::Endpoint;
+
+/// A request record, copied out of the lane: blob, parameters, fields and inline body in one buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Arrived {
+    pub(crate) route: u32,
+    pub(crate) content_length: Option<u64>,
+    version: u8,
+    method: Span,
+    raw_path: Span,
+    path: Span,
+    query: Span,
+    authority: Span,
+    peer: Option<SocketAddr>,
+    buffer: Vec<u8>,
+    /// `buffer[..blob_end]` is the blob; parameters, fields and body follow. Never decreasing in this order.
+    blob_end: usize,
+    params_end: usize,
+    fields_end: usize,
+}
+
+impl Arrived {
+    /// Takes a request over, into the buffer that is there already.
+    pub(crate) fn copy_from(&mut self, request: &Request<'_>) {
+        self.route = request.route;
+        self.content_length = request.content_length;
+        self.version = request.version;
+        self.method = request.method_name;
+        self.raw_path = request.raw_path;
+        self.path = request.path;
+        self.query = request.query;
+        self.authority = request.authority;
+        self.peer = request.peer;
+        self.buffer.clear();
+        self.buffer.reserve(request.payload_len());
+        self.buffer.extend_from_slice(request.blob);
+        self.blob_end = self.buffer.len();
+        self.buffer.extend_from_slice(request.params.as_bytes());
+        self.params_end = self.buffer.len();
+        self.buffer.extend_from_slice(request.fields.as_bytes());
+        self.fields_end = self.buffer.len();
+        self.buffer.extend_from_slice(request.body);
+    }
+
+    /// The bytes behind a span; the lane has checked it against the blob.
+    fn text(&self, span: Span) -> &[u8] {
+        span.of(self.buffer.get(..self.blob_end).unwrap_or_default()).unwrap_or_default()
+    }
+
+    fn params(&self) -> &[Span] {
+        let bytes = self.buffer.get(self.blob_end..self.params_end).unwrap_or_default();
+        <[Span]>::ref_from_bytes(bytes).unwrap_or_default()
+    }
+
+    fn fields(&self) -> &[Field] {
+        let bytes = self.buffer.get(self.params_end..self.fields_end).unwrap_or_default();
+        <[Field]>::ref_from_bytes(bytes).unwrap_or_default()
+    }
+
+    /// The body bytes that came inside the record.
+    pub(crate) fn inline_body(&self) -> &[u8] {
+        self.buffer.get(self.fields_end..).unwrap_or_default()
+    }
+
+    /// A path parameter by its place in the pattern.
+    pub(crate) fn param(&self, index: usize) -> Option<&[u8]> {
+        self.params().get(index).map(|span| self.text(*span))
+    }
+}
+
+#[pyclass(frozen, module = "fasterapi._native")]
+pub(crate) struct Exchange {
+    request: Arrived,
+    param_names: Py<PyTuple>,
+    path: PyOnceLock<Py<PyString>>,
+    headers: PyOnceLock<Py<PyList>>,
+    path_params: PyOnceLock<Py<PyDict>>,
+    /// Set from the beginning if the body came in parts.
+    body: PyOnceLock<Py<PyBytes>>,
+}
+
+impl Exchange {
+    /// `body`: the whole body, if it came in parts.
+    pub(crate) fn new(
+        py: Python<'_>,
+        request: Arrived,
+        endpoint: &Endpoint,
+        body: Option<Py<PyBytes>>,
+    ) -> Self {
+        let whole = PyOnceLock::new();
+        if let Some(body) = body {
+            whole.get_or_init(py, || body);
+        }
+        Self {
+            request,
+            param_names: endpoint.param_names.clone_ref(py),
+            path: PyOnceLock::new(),
+            headers: PyOnceLock::new(),
+            path_params: PyOnceLock::new(),
+            body: whole,
+        }
+    }
+
+    pub(crate) fn request(&self) -> &Arrived {
+        &self.request
+    }
+
+    fn bytes<'py>(&self, py: Python<'py>, span: Span) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.request.text(span))
+    }
+}
+
+/// UTF-8 where it is, surrogate escapes where it is not.
+fn decoded<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    match str::from_utf8(text) {
+        Ok(text) => Ok(PyString::new(py, text)),
+        Err(_) => PyString::from_encoded_object(
+            PyBytes::new(py, text).as_any(),
+            Some(c"utf-8"),
+            Some(c"surrogateescape"),
+        ),
+    }
+}
+
+/// `host`, `host:port` or `[v6]:port`, apart.
+fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+    if authority.is_empty() {
+        return None;
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()),
+        _ => (authority, None),
+    };
+    Some((host.trim_start_matches('[').trim_end_matches(']'), port))
+}
+
+#[pymethods]
+impl Exchange {
+    #[getter]
+    fn method<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        Ok(match self.request.text(self.request.method) {
+            b"GET" => pyo3::intern!(py, "GET").clone(),
+            b"POST" => pyo3::intern!(py, "POST").clone(),
+            b"PUT" => pyo3::intern!(py, "PUT").clone(),
+            b"DELETE" => pyo3::intern!(py, "DELETE").clone(),
+            b"PATCH" => pyo3::intern!(py, "PATCH").clone(),
+            b"HEAD" => pyo3::intern!(py, "HEAD").clone(),
+            other => decoded(py, other)?,
+        })
+    }
+
+    #[getter]
+    fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        let make = || Ok::<_, PyErr>(decoded(py, self.request.text(self.request.path))?.unbind());
+        Ok(self.path.get_or_try_init(py, make)?.bind(py).clone())
+    }
+
+    #[getter]
+    fn raw_path<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.bytes(py, self.request.raw_path)
+    }
+
+    #[getter]
+    fn query_string<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.bytes(py, self.request.query)
+    }
+
+    #[getter]
+    fn http_version<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        match self.request.version {
+            10 => pyo3::intern!(py, "1.0"),
+            20 => pyo3::intern!(py, "2"),
+            30 => pyo3::intern!(py, "3"),
+            _ => pyo3::intern!(py, "1.1"),
+        }
+        .clone()
+    }
+
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let make = || {
+            let pairs = self
+                .request
+                .fields()
+                .iter()
+                .map(|field| (self.bytes(py, field.name), self.bytes(py, field.value)));
+            Ok::<_, PyErr>(PyList::new(py, pairs.collect::<Vec<_>>())?.unbind())
+        };
+        Ok(self.headers.get_or_try_init(py, make)?.bind(py).clone())
+    }
+
+    fn header<'py>(&self, py: Python<'py>, name: &[u8]) -> Option<Bound<'py, PyBytes>> {
+        let field = self.request.fields().iter().find(|f| self.request.text(f.name) == name)?;
+        Some(self.bytes(py, field.value))
+    }
+
+    #[getter]
+    fn path_params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let make = || {
+            let params = PyDict::new(py);
+            for (name, span) in self.param_names.bind(py).iter().zip(self.request.params()) {
+                params.set_item(name, decoded(py, self.request.text(*span))?)?;
+            }
+            Ok::<_, PyErr>(params.unbind())
+        };
+        Ok(self.path_params.get_or_try_init(py, make)?.bind(py).clone())
+    }
+
+    #[getter]
+    fn client(&self) -> Option<(String, u16)> {
+        self.request.peer.map(|peer| (peer.ip().to_string(), peer.port()))
+    }
+
+    #[getter]
+    fn server(&self) -> Option<(&str, Option<u16>)> {
+        split_authority(str::from_utf8(self.request.text(self.request.authority)).ok()?)
+    }
+
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let make = || PyBytes::new(py, self.request.inline_body()).unbind();
+        self.body.get_or_init(py, make).bind(py).clone()
+    }
+}

@@ -1,0 +1,356 @@
+//! The worker's ends of its lanes, one to each shard, and its doorbell.
+//!
+//! Invariant: `armed` is true from the moment a sleep may begin until the next drain; only then can a shard have rung, so
+//! only then is the doorbell read. No cell is borrowed across a call into Python. Deliberately absent: the event loop (it
+//! calls in here), what an exchange needs (`lane`), how handlers run (`drive`).
+
+use std::{
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use fasterapi::{
+    ipc::{Doorbell, Fault, Segment},
+    limits::{DRAIN_RECORDS_MAX, SHARDS_MAX},
+};
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyBytes, PyTuple},
+};
+
+use crate::{
+    answer::Answer,
+    drive::{self, First, Place, Source},
+    endpoint::Endpoint,
+    exchange::{Arrived, Exchange},
+    ffi::{self, GilCell},
+    lane::{Event, Lane},
+    serving::{Callbacks, Serving, is_exit},
+};
+
+/// Records after which a batch's answers become visible even though it goes on: a slow handler delays no more than these.
+const PUBLISH_EVERY: usize = 16;
+/// Looks at the lanes between two looks at the clock.
+const SPINS_PER_CLOCK: usize = 32;
+
+/// How long to look for records before sleeping.
+#[derive(Debug)]
+struct Spin {
+    now: Duration,
+    max: Duration,
+}
+
+#[pyclass(frozen, module = "fasterapi._native")]
+pub(crate) struct Lanes {
+    bell: Doorbell,
+    lanes: GilCell<Vec<Lane>>,
+    pub(crate) serving: PyOnceLock<Serving>,
+    pub(crate) first: GilCell<Option<First>>,
+    /// The buffer of the next request; missing while a drain has it.
+    scratch: GilCell<Option<Arrived>>,
+    spin: GilCell<Spin>,
+    armed: AtomicBool,
+    /// Set for good once a drain has failed: what it then says, every later call says too.
+    failure: PyOnceLock<String>,
+}
+
+impl Lanes {
+    pub(crate) fn serving<'a>(&'a self, py: Python<'a>) -> PyResult<&'a Serving> {
+        self.serving.get(py).ok_or_else(|| PyRuntimeError::new_err("serve() was not called"))
+    }
+
+    /// Uses one lane's books.
+    pub(crate) fn lane<T>(
+        &self,
+        py: Python<'_>,
+        place: Place,
+        action: impl FnOnce(&mut Lane) -> Result<T, Fault>,
+    ) -> PyResult<T> {
+        self.with_lane(py, place.lane, action)
+    }
+
+    fn with_lane<T>(
+        &self,
+        py: Python<'_>,
+        index: usize,
+        action: impl FnOnce(&mut Lane) -> Result<T, Fault>,
+    ) -> PyResult<T> {
+        let mut lanes = self.lanes.borrow(py)?;
+        let Some(lane) = lanes.get_mut(index) else { unreachable!("lanes are never removed") };
+        action(lane).map_err(broken)
+    }
+
+    /// Answers with JSON, in place if there is room.
+    pub(crate) fn answer_json(
+        &self,
+        serving: &Serving,
+        place: Place,
+        body: &Bound<'_, PyBytes>,
+    ) -> PyResult<()> {
+        let py = body.py();
+        let Some(head) = serving.json_heads.get(place.route) else {
+            unreachable!("one head for each endpoint")
+        };
+        let was = self.lane(py, place, |lane| {
+            if lane.answer_whole(place.id, head, body.as_bytes())? {
+                return Ok(None);
+            }
+            lane.answer(py, place.id, Answer { head: head.clone(), body: body.clone().unbind() })
+        })?;
+        drop(was);
+        Ok(())
+    }
+
+    pub(crate) fn answer(&self, py: Python<'_>, place: Place, answer: Answer) -> PyResult<()> {
+        drop(self.lane(py, place, |lane| lane.answer(py, place.id, answer))?);
+        Ok(())
+    }
+
+    fn lane_count(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.lanes.borrow(py)?.len())
+    }
+
+    /// Any of them; stops at the first that says yes.
+    fn any(
+        &self,
+        py: Python<'_>,
+        ask: impl FnMut(&mut Lane) -> Result<bool, Fault>,
+    ) -> PyResult<bool> {
+        let mut lanes = self.lanes.borrow(py)?;
+        let mut answers = lanes.iter_mut().map(ask);
+        answers
+            .find_map(|answer| match answer {
+                Ok(false) => None,
+                Ok(true) => Some(Ok(true)),
+                Err(fault) => Some(Err(broken(fault))),
+            })
+            .unwrap_or(Ok(false))
+    }
+
+    fn each(
+        &self,
+        py: Python<'_>,
+        action: impl Fn(&mut Lane) -> Result<(), Fault>,
+    ) -> PyResult<()> {
+        self.any(py, |lane| action(lane).map(|()| false)).map(drop)
+    }
+
+    /// Takes back what `before_block` asked for, once the sleep is over.
+    fn awake(&self, py: Python<'_>) -> PyResult<()> {
+        if self.armed.swap(false, Ordering::Relaxed) {
+            self.each(py, |lane| {
+                lane.disarm();
+                Ok(())
+            })?;
+            // After disarming: a kick that was on its way is seen by the next sleep, which it ends at once.
+            self.bell.hush()?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the lanes without the GIL. True when there is something.
+    fn spin(&self, py: Python<'_>) -> PyResult<bool> {
+        let mut spin = self.spin.borrow(py)?;
+        if spin.max.is_zero() {
+            return Ok(false);
+        }
+        let lanes = self.lanes.borrow(py)?;
+        let (lanes, limit) = (&*lanes, spin.now);
+        let hit = py.detach(|| wait_for_records(lanes, limit));
+        spin.now = if hit { spin.now * 2 } else { spin.now / 2 };
+        spin.now = spin.now.clamp(Duration::from_micros(1), spin.max);
+        Ok(hit)
+    }
+}
+
+/// The edge is trusted: what it breaks ends the worker.
+fn broken(fault: Fault) -> PyErr {
+    PyRuntimeError::new_err(format!("the edge broke the lane: {fault}"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a spin is a wait, and waits on the real clock")]
+fn wait_for_records(lanes: &[Lane], limit: Duration) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..SPINS_PER_CLOCK {
+            if lanes.iter().any(Lane::pending) {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() >= limit {
+            return false;
+        }
+    }
+}
+
+/// What the attach message says that matters here.
+fn parse_attach(attach: &Bound<'_, PyBytes>) -> PyResult<(usize, u64)> {
+    let message = attach.py().import("json")?.call_method1("loads", (attach,))?;
+    // The control channel wraps each message in its name.
+    let message = message.call_method1("get", ("attach", &message))?;
+    let shards = message.get_item("shards")?.extract::<usize>()?;
+    let spin_us = message.get_item("spin_us")?.extract::<u64>()?;
+    Ok((shards, spin_us))
+}
+
+fn attach_lane(fds: [OwnedFd; 3]) -> PyResult<Lane> {
+    let [e, w, bell] = fds;
+    let refused =
+        |error: fasterapi::ipc::segment::AttachError| PyRuntimeError::new_err(error.to_string());
+    let peer = Segment::attach(e.as_fd(), false).map_err(refused)?;
+    let own = Segment::attach(w.as_fd(), true).map_err(refused)?;
+    Ok(Lane::new(own, peer, Doorbell::from_fd(bell)))
+}
+
+#[pymethods]
+impl Lanes {
+    #[new]
+    #[expect(clippy::needless_pass_by_value, reason = "arguments that PyO3 extracts are owned")]
+    fn new(attach: &Bound<'_, PyBytes>, fds: Vec<RawFd>) -> PyResult<Self> {
+        let mut fds = ffi::own_fds(&fds).into_iter();
+        let (shards, spin_us) = parse_attach(attach)?;
+        if shards == 0 || shards > SHARDS_MAX || fds.len() != 1 + 3 * shards {
+            let text = format!("{} descriptors do not belong to {shards} shards", fds.len());
+            return Err(PyValueError::new_err(text));
+        }
+        let bell = fds.next().map(Doorbell::from_fd);
+        let mut lanes = Vec::with_capacity(shards);
+        while let (Some(e), Some(w), Some(bell)) = (fds.next(), fds.next(), fds.next()) {
+            lanes.push(attach_lane([e, w, bell])?);
+        }
+        let Some(bell) = bell else { unreachable!("counted above") };
+        let max = Duration::from_micros(spin_us);
+        Ok(Self {
+            bell,
+            lanes: GilCell::new(lanes),
+            serving: PyOnceLock::new(),
+            first: GilCell::new(None),
+            scratch: GilCell::new(Some(Arrived::default())),
+            spin: GilCell::new(Spin { now: max, max }),
+            armed: AtomicBool::new(false),
+            failure: PyOnceLock::new(),
+        })
+    }
+
+    #[pyo3(signature = (endpoints, *, r#loop, dumps, dumps_args, encode, fail))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python interface")]
+    fn serve<'py>(
+        &self,
+        py: Python<'py>,
+        endpoints: Vec<Py<Endpoint>>,
+        r#loop: Bound<'py, PyAny>,
+        dumps: Bound<'py, PyAny>,
+        dumps_args: Bound<'py, PyTuple>,
+        encode: Bound<'py, PyAny>,
+        fail: Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let callbacks = Callbacks { event_loop: r#loop, dumps, dumps_args, encode, fail };
+        let serving = Serving::new(py, endpoints, callbacks)?;
+        self.serving
+            .set(py, serving)
+            .map_err(|_| PyRuntimeError::new_err("serve() was called already"))
+    }
+
+    fn fileno(&self) -> RawFd {
+        self.bell.as_fd().as_raw_fd()
+    }
+
+    fn drain(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, own) = (slf.py(), slf.get());
+        let serving = own.serving(py)?;
+        own.awake(py)?;
+        let Some(mut scratch) = own.scratch.borrow(py)?.take() else {
+            return Err(PyRuntimeError::new_err("drain() was called by a handler"));
+        };
+        let mut result = Ok(());
+        for index in 0..own.lane_count(py)? {
+            result = drain_lane(slf, serving, index, &mut scratch);
+            if result.is_err() {
+                break;
+            }
+        }
+        *own.scratch.borrow(py)? = Some(scratch);
+        if let Err(error) = &result
+            && !is_exit(py, error)
+        {
+            own.failure.get_or_init(py, || error.value(py).to_string());
+        }
+        result
+    }
+
+    fn pending(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.lanes.borrow(py)?.iter().any(Lane::pending))
+    }
+
+    fn before_block(&self, py: Python<'_>) -> PyResult<bool> {
+        if self.spin(py)? {
+            return Ok(true);
+        }
+        let found = self.any(py, Lane::arm)?;
+        self.armed.store(true, Ordering::Relaxed);
+        if found {
+            self.each(py, |lane| {
+                lane.disarm();
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        if let Some(failure) = self.failure.get(py) {
+            // The loop only logs what its callbacks raise; from its selector this ends it.
+            return Err(PyRuntimeError::new_err(failure.clone()));
+        }
+        self.each(py, |lane| lane.flush(py))
+    }
+
+    fn in_flight(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.lanes.borrow(py)?.iter().map(Lane::in_flight).sum())
+    }
+
+    fn current_task<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        drive::current_task(slf)
+    }
+}
+
+/// One lane's turn. What was answered is published even when a handler ends the worker.
+fn drain_lane(
+    lanes: &Bound<'_, Lanes>,
+    serving: &Serving,
+    index: usize,
+    scratch: &mut Arrived,
+) -> PyResult<()> {
+    let (py, own) = (lanes.py(), lanes.get());
+    for taken in 1..=DRAIN_RECORDS_MAX {
+        let Some(event) = own.with_lane(py, index, |lane| lane.next(py, scratch))? else { break };
+        let begun = match event {
+            Event::Noted => Ok(()),
+            Event::Cancel(task) => task.call_method0(py, pyo3::intern!(py, "cancel")).map(drop),
+            Event::Begin { id } => {
+                let source = Source::Scratch(std::mem::take(scratch));
+                drive::begin(lanes, serving, (index, id), source).map(|source| {
+                    if let Source::Scratch(buffer) = source {
+                        *scratch = buffer;
+                    }
+                })
+            }
+            Event::Whole { id, request, body } => {
+                let whole = PyBytes::new(py, &body).unbind();
+                drop(body);
+                let endpoint = serving.endpoint(request.route as usize)?;
+                let exchange = Py::new(py, Exchange::new(py, request, endpoint, Some(whole)))?;
+                drive::begin(lanes, serving, (index, id), Source::Made(exchange)).map(drop)
+            }
+        };
+        if begun.is_err() || taken % PUBLISH_EVERY == 0 {
+            own.with_lane(py, index, Lane::publish)?;
+        }
+        begun?;
+    }
+    own.with_lane(py, index, |lane| lane.flush(py))
+}
