@@ -121,6 +121,9 @@ class FakeLanes:
         self.calls.append("drain")
         with contextlib.suppress(BlockingIOError):
             os.read(self._read, 4096)
+        self._take()
+
+    def _take(self) -> None:
         records, self._records = self._records, []
         for route, exchange, future in records:
             self._in_flight += 1
@@ -295,5 +298,5 @@ class Edge:
                 fast = encode(await spec.fast(*arguments), spec.status)
             except Exception as error:
                 fast = self.app.fail(error)
-            assert fast == slow
+            assert fast == slow or self.app.debug  # Tracebacks differ.
         return slow

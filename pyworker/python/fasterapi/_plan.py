@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fasterapi._threads import ThreadPool
 
 _EMPTY = inspect.Parameter.empty
+_ANNOTATED: Any = Annotated  # Subscripted with a tuple made at run time.
 _IMMUTABLE = (str, int, float, bool, bytes, type(None))
 _SEQUENCES = (list, tuple, set, frozenset, collections.deque)
 # Two classes before Python 3.14: the `type` statement makes the first.
@@ -130,7 +131,7 @@ class Field:
                 f"{annotation} is neither a scalar nor a sequence of scalars"
             )
         try:
-            typed: Any = Annotated.__class_getitem__((annotation, *extras, pydantic.Field(**param.constraints)))  # type: ignore[attr-defined]
+            typed = _ANNOTATED[(annotation, *extras, pydantic.Field(**param.constraints))]
             adapter = TypeAdapter[Any](typed)
         except (pydantic.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation, TypeError) as error:
             raise TypeError(f"{owner}: parameter {name!r} has an annotation that pydantic refuses: {error}") from error
