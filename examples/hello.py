@@ -1,12 +1,12 @@
 """A small application to look around in.
 
-    fasterapi run hello:app --app-dir examples
+fasterapi run hello:app --app-dir examples
 
-    curl localhost:8000/
-    curl localhost:8000/user/7
-    curl 'localhost:8000/items?limit=2&tag=red'
-    curl localhost:8000/items -H 'content-type: application/json' -d '{"name": "lamp", "price": 19.5}'
-    curl localhost:8000/primes/100
+curl localhost:8000/
+curl localhost:8000/user/7
+curl 'localhost:8000/items?limit=2&tag=red'
+curl localhost:8000/items -H 'content-type: application/json' -d '{"name": "lamp", "price": 19.5}'
+curl localhost:8000/primes/100
 """
 
 from collections.abc import AsyncIterator
@@ -52,9 +52,7 @@ async def user(user_id: int) -> dict[str, Any]:
 
 
 @app.get("/items")
-async def items(
-    limit: Annotated[int, Query(ge=1, le=100)] = 10, tag: Annotated[list[str] | None, Query()] = None
-) -> list[Item]:
+async def items(limit: Annotated[int, Query(ge=1, le=100)] = 10, tag: Annotated[list[str] | None, Query()] = None) -> list[Item]:
     wanted = set(tag or ())
     found = [item for item in app.state.items.values() if wanted <= set(item.tags)]
     return found[:limit]

@@ -6,7 +6,7 @@ import contextvars
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -154,7 +154,7 @@ class FakeLanes:
             coroutine = endpoint.fast(*arguments)
         context = contextvars.copy_context()
         rest = _Rest(coroutine)
-        self._current, self._step = None, lambda: context.run(self.loop.create_task, rest.run())
+        self._current, self._step = None, lambda: self.loop.create_task(rest.run())
         try:
             rest.waiting = context.run(coroutine.send, None)
         except StopIteration as end:
@@ -166,7 +166,7 @@ class FakeLanes:
             self._end_step(cancel=True)
             settle(lambda: _raise(raised))
         else:
-            task = self.current_task()
+            task = context.run(self.current_task)
             assert task is not None
             self._end_step(cancel=False)
             task.add_done_callback(lambda done: settle(done.result))
@@ -196,7 +196,7 @@ class _Rest:
     async def run(self) -> Any:
         return await self
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         while True:
             try:
                 value = yield self.waiting
@@ -263,9 +263,7 @@ class Edge:
         self.app = app
         self.endpoints = [(route, compile_route(route, app)) for route in app.routes]
 
-    def request(
-        self, method: str, target: str, *, headers: Sequence[tuple[str, str]] = (), body: bytes = b""
-    ) -> Reply:
+    def request(self, method: str, target: str, *, headers: Sequence[tuple[str, str]] = (), body: bytes = b"") -> Reply:
         answer = asyncio.run(self.exchange(method, target, headers, body))
         return Reply(answer[0], [(key.decode("latin-1"), value.decode("latin-1")) for key, value in answer[1]], answer[2])
 

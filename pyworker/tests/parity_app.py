@@ -9,7 +9,7 @@ import ipaddress
 import pathlib
 import re
 import uuid
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
@@ -33,7 +33,7 @@ class Item(BaseModel):
     name: str = Field(min_length=2)
     price: decimal.Decimal
     tags: list[Tag] = []
-    note: Optional[str] = Field(None, alias="theNote")
+    note: str | None = Field(None, alias="theNote")
 
     @field_validator("name")
     @classmethod
@@ -160,11 +160,11 @@ def make(api: Any) -> Any:
         return [value, flag, name]
 
     @app.get("/query/optional")
-    async def query_optional(value: Optional[int] = None, other: Union[int, str, None] = None) -> Any:
+    async def query_optional(value: int | None = None, other: int | str | None = None) -> Any:
         return [value, other]
 
     @app.get("/query/required-optional")
-    async def query_required_optional(value: Optional[int]) -> Any:
+    async def query_required_optional(value: int | None) -> Any:
         return value
 
     @app.get("/query/new-union")
@@ -181,7 +181,7 @@ def make(api: Any) -> Any:
         return value
 
     @app.get("/query/list-optional")
-    async def query_list_optional(value: Annotated[Optional[list[int]], Query()] = None) -> Any:
+    async def query_list_optional(value: Annotated[list[int] | None, Query()] = None) -> Any:
         return value
 
     @app.get("/query/set")
@@ -219,7 +219,7 @@ def make(api: Any) -> Any:
 
     # Headers and cookies
     @app.get("/header/simple")
-    async def header_simple(user_agent: str = Header(), x_token: Optional[str] = Header(None)) -> Any:
+    async def header_simple(user_agent: str = Header(), x_token: str | None = Header(None)) -> Any:
         return [user_agent != "", x_token]
 
     @app.get("/header/int")
@@ -227,11 +227,11 @@ def make(api: Any) -> Any:
         return x_count
 
     @app.get("/header/list")
-    async def header_list(x_many: Annotated[Optional[list[str]], Header()] = None) -> Any:
+    async def header_list(x_many: Annotated[list[str] | None, Header()] = None) -> Any:
         return x_many
 
     @app.get("/header/raw")
-    async def header_raw(x_raw: Annotated[Optional[str], Header(convert_underscores=False)] = None) -> Any:
+    async def header_raw(x_raw: Annotated[str | None, Header(convert_underscores=False)] = None) -> Any:
         return x_raw
 
     @app.get("/header/alias")
@@ -248,7 +248,7 @@ def make(api: Any) -> Any:
         return item
 
     @app.post("/body/model-optional")
-    async def body_model_optional(item: Optional[Item] = None) -> Any:
+    async def body_model_optional(item: Item | None = None) -> Any:
         return item
 
     @app.post("/body/dataclass")
@@ -288,11 +288,11 @@ def make(api: Any) -> Any:
         return {"item": item, "tag": tag, "factor": factor}
 
     @app.put("/body/all/{item_id}")
-    async def body_all(item_id: int, item: Item, q: Optional[str] = None, x_token: str = Header()) -> Any:
+    async def body_all(item_id: int, item: Item, q: str | None = None, x_token: str = Header()) -> Any:
         return {"id": item_id, "item": item, "q": q, "token": x_token}
 
     @app.post("/body/union")
-    async def body_union(value: Union[Tag, list[int]]) -> Any:
+    async def body_union(value: Tag | list[int]) -> Any:
         return value
 
     @app.post("/body/int-list")

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
-from fakes import FakeEndpoint, FakeExchange, FakeLanes, fast_arguments
 
+from fakes import FakeEndpoint, FakeExchange, FakeLanes, fast_arguments
 from fasterapi import FastAPI, _json
 from fasterapi._endpoint import compile_route
 from fasterapi._loop import POLL_EVERY, RingSelector, patch_current_task
@@ -53,7 +54,7 @@ def serve(lanes: FakeLanes, app: FastAPI) -> None:
     lanes.serve(
         endpoints,
         loop=lanes.loop,
-        dumps=_json.orjson.dumps,
+        dumps=orjson.dumps,
         dumps_args=(_json.default, _json.OPTION),
         encode=encode,
         fail=lambda error, exchange: app.fail(error),

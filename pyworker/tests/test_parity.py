@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import fastapi
-import parity_app
 import pytest
-from fakes import Edge, Reply
 
 import fasterapi
+import parity_app
+from fakes import Edge, Reply
 
 
 class Case(NamedTuple):
@@ -36,6 +36,17 @@ def raw(target: str, body: bytes, *headers: tuple[str, str]) -> Case:
 
 
 ITEM = {"name": "thing", "price": "1.20"}
+MODEL_BODIES: list[Any] = [
+    ITEM,
+    {**ITEM, "theNote": "n", "tags": [{"name": "t", "weight": 2}]},
+    {},
+    {"name": "x", "price": "y", "tags": [{"weight": "heavy"}]},
+    {"name": "bad", "price": 1},
+    [],
+    None,
+    "text",
+    3,
+]
 CASES = [
     *(get(f"/path/int/{value}") for value in ("1", "-5", "abc", "1.0", "1.5", "+1", "01", "1_0", "%201", "9" * 30, "٣")),
     *(get(f"/path/float/{value}") for value in ("1", "1.5", "1e3", "x", "-0", "-0.0", "12345678.125")),
@@ -79,9 +90,7 @@ CASES = [
     get("/query/alias?item-query=x&value=y"),
     get("/query/factory"),
     get("/query/factory?value=9"),
-    get(
-        "/query/types?when=2020-01-01T00:00:00Z&span=P1D&amount=1.50&level=2&ident=12345678-1234-5678-1234-567812345678"
-    ),
+    get("/query/types?when=2020-01-01T00:00:00Z&span=P1D&amount=1.50&level=2&ident=12345678-1234-5678-1234-567812345678"),
     get("/query/types?when=x&span=x&amount=x&level=3&ident=x"),
     get("/query/ellipsis"),
     get("/query/ellipsis?value=%E2%82%AC+x%2B"),
@@ -100,20 +109,7 @@ CASES = [
     get("/cookie"),
     get("/cookie", ("cookie", "session=abc; count=3")),
     get("/cookie", ("cookie", 'session="a\\073b"; count=x')),
-    *(
-        post("/body/model", value)
-        for value in (
-            ITEM,
-            {**ITEM, "theNote": "n", "tags": [{"name": "t", "weight": 2}]},
-            {},
-            {"name": "x", "price": "y", "tags": [{"weight": "heavy"}]},
-            {"name": "bad", "price": 1},
-            [],
-            None,
-            "text",
-            3,
-        )
-    ),
+    *(post("/body/model", value) for value in MODEL_BODIES),
     raw("/body/model", b""),
     raw("/body/model", b"", JSON),
     raw("/body/model", b"{", JSON),
@@ -201,6 +197,7 @@ CASES = [
     get("/plain-call"),
 ]
 
+
 @pytest.fixture(scope="module")
 def theirs() -> Any:
     return parity_app.make(fastapi)
@@ -274,9 +271,7 @@ def test_same_answer(theirs: Any, ours: Edge, case: Case) -> None:
     ],
     ids=["any", "nan", "url"],
 )
-def test_known_differences(
-    theirs: Any, ours: Edge, case: Case, their_status: int, their_text: str, our_text: str
-) -> None:
+def test_known_differences(theirs: Any, ours: Edge, case: Case, their_status: int, their_text: str, our_text: str) -> None:
     try:
         expected = asyncio.run(call_asgi(theirs, case))
     except ValueError:

@@ -4,12 +4,12 @@ import functools
 from typing import Annotated, Any
 
 import fastapi
-import future_annotations
 import pytest
-from fakes import Edge
 from pydantic import BaseModel
 
 import fasterapi
+import future_annotations
+from fakes import Edge
 from fasterapi import APIRouter, App, Body, Depends, FastAPI, Path, Query
 from fasterapi._endpoint import compile_route
 from fasterapi.fastapi_compat import FastAPI as CompatFastAPI
@@ -36,7 +36,7 @@ def test_unknown_keywords() -> None:
     with pytest.raises(TypeError, match="colour"):
         FastAPI().get("/", colour="red")(lambda: None)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"Query\(\).*colour"):
-        Query(colour="red")
+        Query(colour="red")  # type: ignore[call-arg]
 
 
 class Marker:
@@ -59,7 +59,10 @@ def yields() -> Any:
     yield 1
 
 
-def cyclic(q: Any = Depends(lambda: None)) -> None: ...
+def cyclic(q: int) -> int: ...  # type: ignore[empty-body]
+
+
+cyclic.__annotations__["q"] = Annotated[int, Depends(cyclic)]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,7 @@ def cyclic(q: Any = Depends(lambda: None)) -> None: ...
         (not_for_pydantic, "pydantic refuses"),
         (path_from_query, "'name' is part of the path"),
         (yields, "not supported yet"),
+        (cyclic, "cyclic depends on itself"),
     ],
 )
 def test_refused_handlers(handler: Any, message: str) -> None:

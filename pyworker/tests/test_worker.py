@@ -34,7 +34,9 @@ class Worker:
         self.control, theirs = socket.socketpair()
         self.lane, lane = socket.socketpair()
         code = BOOT.format(package=str(HERE.parent / "python"), tests=str(HERE))
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stderr=subprocess.PIPE, cwd=app_dir)
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=theirs.fileno(), stderr=subprocess.PIPE, cwd=app_dir
+        )
         theirs.close()
         message = {
             "worker": 0,
@@ -72,11 +74,13 @@ class Worker:
         return status, body
 
     def end(self) -> int:
-        return self.process.wait(TIMEOUT_S)
+        code: int = self.process.wait(TIMEOUT_S)
+        return code
 
     def log(self) -> str:
         assert self.process.stderr is not None
-        return self.process.stderr.read().decode()
+        text: bytes = self.process.stderr.read()
+        return text.decode()
 
     def close(self) -> None:
         self.process.kill()
@@ -255,6 +259,14 @@ def test_nothing_native_is_needed_to_import() -> None:
     code = "import fasterapi, sys; sys.exit('fasterapi._native' in sys.modules or 'asyncio.runners' not in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "python")}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=TIMEOUT_S).returncode == 0
+
+
+def test_a_worker_by_hand() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "python")}
+    command = [sys.executable, "-m", "fasterapi.core.worker_pool"]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S)
+    assert done.returncode == 1
+    assert b"not by hand" in done.stderr
 
 
 def test_asyncio_is_left_as_it_was() -> None:

@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import socket
+import stat
+import sys
 from typing import Any
 
 _HIGH_FD = 64
@@ -25,6 +27,8 @@ class Control:
     @classmethod
     def from_stdin(cls) -> "Control":
         """Takes the socket away from descriptor 0, where the application could read from it, or hand it to a child."""
+        if not stat.S_ISSOCK(os.fstat(0).st_mode):
+            sys.exit("descriptor 0 is not a control channel: workers are started by `fasterapi run`, not by hand")
         moved = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
         empty = os.open(os.devnull, os.O_RDONLY)
         os.dup2(empty, 0)
@@ -38,7 +42,9 @@ class Control:
         """The first line, as it came, and the descriptors that came with it."""
         fds: list[int] = []
         while b"\n" not in self._unread:
-            data, more, flags, _ = socket.recv_fds(self._channel, _READ_SIZE, _FDS_MAX, socket.MSG_CMSG_CLOEXEC)
+            data, more, flags, _ = socket.recv_fds(self._channel, _READ_SIZE, _FDS_MAX)
+            for fd in more:  # recv_fds() drops its flags argument, so MSG_CMSG_CLOEXEC is out of reach.
+                os.set_inheritable(fd, False)
             fds += more
             if flags & socket.MSG_CTRUNC:
                 raise RuntimeError("descriptors were lost on the way from the edge: is RLIMIT_NOFILE too low?")

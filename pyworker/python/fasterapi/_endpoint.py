@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from email.message import Message
+from functools import lru_cache
 from inspect import Parameter, iscoroutine, iscoroutinefunction
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, Literal
@@ -72,21 +73,20 @@ def _fast_args(route: Route, app: FastAPI) -> tuple[tuple[int, FastKind], ...] |
     return tuple(arguments)
 
 
-def _is_json(content_type: str | None) -> bool:
-    if not content_type:
-        return False
+@lru_cache(maxsize=64)
+def _is_json(content_type: bytes) -> bool:
     message = Message()
-    message["content-type"] = content_type
+    message["content-type"] = content_type.decode("latin-1")
     subtype = message.get_content_subtype()
     return message.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))
 
 
-def _read_body(request: Request, exchange: "Exchange") -> Any:
+def _read_body(exchange: "Exchange") -> Any:
     """The JSON value of the body; the bytes where it does not claim to be JSON; MISSING where there is none."""
     body = exchange.body
     if not body:
         return MISSING
-    if not _is_json(request.headers.get("content-type")):
+    if not _is_json(exchange.header(b"content-type") or b"text/plain"):
         return body
     try:
         return _json.loads(body)
@@ -134,7 +134,7 @@ def _compile_slow(route: Route, app: FastAPI) -> "Callable[[Exchange], Coroutine
         try:
             reading = Reading(request, app.threads)
             if plan.reads_body:
-                reading.body = _read_body(request, exchange)
+                reading.body = _read_body(exchange)
             if injects_response:
                 reading.response = Response(status_code=route.status_code or 200)
             if needs_stack:

@@ -131,8 +131,8 @@ class Field:
                 f"{annotation} is neither a scalar nor a sequence of scalars"
             )
         try:
-            typed = _ANNOTATED[(annotation, *extras, pydantic.Field(**param.constraints))]
-            adapter = TypeAdapter[Any](typed)
+            parts = (annotation, *extras, pydantic.Field(**param.constraints))
+            adapter = TypeAdapter[Any](_ANNOTATED[parts])
         except (pydantic.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation, TypeError) as error:
             raise TypeError(f"{owner}: parameter {name!r} has an annotation that pydantic refuses: {error}") from error
         self.validate = partial(adapter.validate_python, from_attributes=True)

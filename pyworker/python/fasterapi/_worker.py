@@ -157,7 +157,7 @@ class _Serving:
         life = running(app)
         try:
             await life.__aenter__()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _Failed("startup") from error
         try:
             residents = asyncio.all_tasks()
