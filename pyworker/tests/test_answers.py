@@ -6,6 +6,7 @@ import contextvars
 import json
 import threading
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -186,6 +187,8 @@ def test_mappings() -> None:
     del mutable["a"]
     with pytest.raises(KeyError):
         del mutable["a"]
+    for text in (b"", b"&&a=b=c&=d&e&f=", b"a+b=%26%3D&c=%C3%A9&d=%ff", b"\xc3\xa9=1"):
+        assert QueryParams.parse(text).multi_items() == parse_qsl(text.decode("latin-1"), keep_blank_values=True)
     query = QueryParams.parse(b"a=1&a=2&b=")
     assert (query["a"], query.getlist("a"), dict(query)) == ("2", ["1", "2"], {"a": "2", "b": ""})
 

@@ -1,7 +1,7 @@
 """Mappings in which a name may occur more than once: header fields and query strings."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -91,7 +91,10 @@ class QueryParams(Mapping[str, str]):
 
     @classmethod
     def parse(cls, query_string: bytes) -> "QueryParams":
-        return cls(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True) if query_string else ())
+        pairs = [pair.partition("=") for pair in query_string.decode("latin-1").split("&") if pair]
+        if b"%" in query_string or b"+" in query_string:
+            return cls((unquote_plus(name), unquote_plus(value)) for name, _, value in pairs)
+        return cls((name, value) for name, _, value in pairs)
 
     def __getitem__(self, name: str) -> str:
         return self._last[name]

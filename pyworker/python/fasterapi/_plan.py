@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 _EMPTY = inspect.Parameter.empty
 _ANNOTATED: Any = Annotated  # Subscripted with a tuple made at run time.
+_SOURCES = {
+    Where.PATH: "path_params",
+    Where.QUERY: "query_params",
+    Where.HEADER: "headers",
+    Where.COOKIE: "cookies",
+    Where.BODY: "",
+}
 _IMMUTABLE = (str, int, float, bool, bytes, type(None))
 _SEQUENCES = (list, tuple, set, frozenset, collections.deque)
 # Two classes before Python 3.14: the `type` statement makes the first.
@@ -108,7 +115,7 @@ def resolve_annotation(annotation: Any, call: Any) -> Any:
 class Field:
     """One parameter that is read and validated."""
 
-    __slots__ = ("alias", "bare", "default", "default_factory", "embed", "loc", "name", "sequence", "validate", "where")
+    __slots__ = ("alias", "bare", "default", "default_factory", "embed", "loc", "name", "repeats", "source", "validate", "where")
 
     def __init__(self, name: str, annotation: Any, param: Param, extras: Sequence[Any], owner: str) -> None:
         self.name = name
@@ -121,7 +128,8 @@ class Field:
         self.default_factory = param.default_factory
         self.embed = param.embed
         arms = [arm for arm in _arms(annotation) if arm is not type(None)]
-        self.sequence = any(map(_is_sequence, arms))
+        self.source = _SOURCES[param.where]
+        self.repeats = param.where in (Where.QUERY, Where.HEADER) and any(map(_is_sequence, arms))
         self.bare: Any = annotation if not param.constraints and not extras and param.alias is None else None
         if param.where is not Where.BODY and not all(
             _is_scalar(arm) or (param.where is not Where.PATH and _is_scalar_sequence(arm)) for arm in arms
@@ -290,19 +298,8 @@ class Plan:
         values: dict[str, Any] = {}
         request, errors = reading.request, reading.errors
         for field in self.fields:
-            source: Any
-            if field.where is Where.PATH:
-                source = request.path_params
-            elif field.where is Where.QUERY:
-                source = request.query_params
-            elif field.where is Where.HEADER:
-                source = request.headers
-            else:
-                source = request.cookies
-            if field.sequence and field.where in (Where.QUERY, Where.HEADER):
-                value = source.getlist(field.alias) or MISSING
-            else:
-                value = source.get(field.alias, MISSING)
+            source = getattr(request, field.source)
+            value = (source.getlist(field.alias) or MISSING) if field.repeats else source.get(field.alias, MISSING)
             values[field.name] = field.take(value, field.loc, errors)
         if self.own_body_fields:
             self._read_body(reading.body, values, errors)
