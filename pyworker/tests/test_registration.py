@@ -20,6 +20,19 @@ def test_one_class_under_three_names() -> None:
     assert all(hasattr(fasterapi, name) for name in fasterapi.__all__)
 
 
+def test_names_where_fastapi_has_them() -> None:
+    import fasterapi.exceptions
+    import fasterapi.requests
+    import fasterapi.responses
+
+    assert fasterapi.exceptions.HTTPException is fasterapi.HTTPException
+    assert fasterapi.requests.Request is fasterapi.Request
+    assert fasterapi.responses.Response is fasterapi.Response
+    theirs = {name: value for name, value in vars(fastapi.status).items() if name.startswith("HTTP_")}
+    ours = vars(fasterapi.status)
+    assert {name: ours.get(name) for name in theirs} == theirs
+
+
 def test_decorator_returns_the_function() -> None:
     app = FastAPI()
 

@@ -9,6 +9,7 @@
 Served by `fasterapi run module:app`.
 """
 
+from fasterapi import status
 from fasterapi._app import FastAPI
 from fasterapi._errors import HTTPException, RequestValidationError, ResponseValidationError
 from fasterapi._mappings import Headers, MutableHeaders, QueryParams
@@ -45,4 +46,5 @@ __all__ = [
     "ResponseValidationError",
     "Route",
     "State",
+    "status",
 ]

@@ -32,30 +32,48 @@ class RingSelector(selectors.EpollSelector):
         super().__init__()
         self._lanes = lanes
         self._busy_turns = 0
+        # What `select` answers while records wait; None as long as nobody reads the doorbell.
+        self._rung: Ready | None = None
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._notice(super().register(fileobj, events, data))
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._notice(super().modify(fileobj, events, data))
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = super().unregister(fileobj)
+        if key.fd == self._lanes.fileno():
+            self._rung = None
+        return key
+
+    def _notice(self, key: selectors.SelectorKey) -> selectors.SelectorKey:
+        if key.fd == self._lanes.fileno():
+            self._rung = [(key, selectors.EVENT_READ)]
+        return key
 
     def select(self, timeout: float | None = None) -> Ready:
-        lanes = self._lanes
+        lanes, rung = self._lanes, self._rung
         lanes.flush()  # What tasks answered since the last drain.
-        doorbell = self.get_map().get(lanes.fileno())
-        if doorbell is None:
+        if rung is None:
             return super().select(timeout)
         if lanes.pending():
-            return self._with_others(doorbell)
+            return self._with_others(rung)
         self._busy_turns = 0
         if timeout is not None and timeout <= 0:
             return super().select(0)
         # Armed from here until the doorbell is rung. A timer may end the sleep first: then the ring comes late, and is harmless.
         if lanes.before_block():
-            return self._with_others(doorbell)
+            return self._with_others(rung)
         return super().select(timeout)
 
-    def _with_others(self, doorbell: selectors.SelectorKey) -> Ready:
+    def _with_others(self, rung: Ready) -> Ready:
         self._busy_turns += 1
         if self._busy_turns < POLL_EVERY:
-            return [(doorbell, selectors.EVENT_READ)]
+            return rung
         self._busy_turns = 0
-        others = [entry for entry in super().select(0) if entry[0].fd != doorbell.fd]
-        return [(doorbell, selectors.EVENT_READ), *others]
+        doorbell = rung[0][0]
+        return rung + [entry for entry in super().select(0) if entry[0].fd != doorbell.fd]
 
 
 def patch_current_task(current: Callable[[], Any], serving: asyncio.AbstractEventLoop) -> Callable[[], None]:
