@@ -18,7 +18,7 @@ class Thing(BaseModel):
     name: str
 
 
-@app.get("/thing/{thing_id}")
+@app.get("/thing/{thing_id}", response_model=None)
 async def read(thing_id: Annotated[int, Path(ge=1)], q: str | None = None) -> OrderedDict[str, int]:
     return {"id": thing_id, "q": q}  # type: ignore[return-value]
 

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import json
 import threading
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -12,6 +13,7 @@ import pytest
 
 from fakes import Edge, FakeExchange
 from fasterapi import Depends, FastAPI, HTTPException, JSONResponse, Request, RequestValidationError, Response, _json
+from fasterapi._endpoint import compile_route
 from fasterapi._mappings import Headers, MutableHeaders, QueryParams
 from fasterapi._request import URL, State, parse_cookies
 
@@ -145,6 +147,16 @@ def test_header_values_cannot_break_out(value: str) -> None:
         Response(headers={"x": value})
     with pytest.raises(ValueError, match="not a header name"):
         MutableHeaders({"a b": "x"})
+
+
+def test_statuses_are_plain_numbers() -> None:
+    app = FastAPI()
+
+    @app.get("/", status_code=HTTPStatus.CREATED)
+    async def handler() -> None: ...
+
+    assert type(compile_route(app.routes[0], app).status) is int
+    assert type(Response(status_code=HTTPStatus.ACCEPTED).answer()[0]) is int
 
 
 def test_framing_is_the_edges() -> None:

@@ -39,7 +39,7 @@ class Response:
         headers: Mapping[str, str] | None = None,
         media_type: str | None = None,
     ) -> None:
-        self.status_code = status_code
+        self.status_code = int(status_code)
         self.body = self.render(content)
         self.headers = MutableHeaders(headers)
         kind = media_type or self.media_type

@@ -130,8 +130,9 @@ class Route:
             annotation = inspect.signature(self.endpoint).return_annotation
             try:
                 annotation = None if annotation is inspect.Signature.empty else resolve_annotation(annotation, self.endpoint)
-            except TypeError:
-                annotation = None  # A name for type checkers only cannot filter anything.
+            except TypeError as error:
+                # Passing over it could let out what the model, if there were one, would hold back.
+                raise TypeError(f"{error}; with response_model=None the result's annotation is not looked at") from error
             if not _says_more_than_builtins(annotation):
                 annotation = None
         model = None if annotation is None else ResponseModel(annotation, self.options, owner)
@@ -145,7 +146,8 @@ class Route:
 
     @property
     def status_code(self) -> int | None:
-        return self.options.get("status_code")
+        named = self.options.get("status_code")
+        return None if named is None else int(named)  # An http.HTTPStatus becomes a plain number.
 
     @property
     def response_class(self) -> type[Response]:
