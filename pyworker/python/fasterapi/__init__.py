@@ -1,0 +1,50 @@
+"""FastAPI-shaped handlers behind a native edge.
+
+>>> from fasterapi import FastAPI
+>>> app = FastAPI()
+>>> @app.get("/user/{user_id}")
+... async def user(user_id: int):
+...     return {"user_id": user_id}
+
+Served by `fasterapi run module:app`.
+"""
+
+from fasterapi import status
+from fasterapi._app import FastAPI
+from fasterapi._errors import HTTPException, RequestValidationError, ResponseValidationError
+from fasterapi._mappings import Headers, MutableHeaders, QueryParams
+from fasterapi._params import Body, Cookie, Depends, Header, Path, Query
+from fasterapi._request import URL, Address, Request, State
+from fasterapi._response import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from fasterapi._routing import APIRouter, Route
+
+App = FastAPI
+
+__all__ = [
+    "URL",
+    "APIRouter",
+    "Address",
+    "App",
+    "Body",
+    "Cookie",
+    "Depends",
+    "FastAPI",
+    "HTMLResponse",
+    "HTTPException",
+    "Header",
+    "Headers",
+    "JSONResponse",
+    "MutableHeaders",
+    "Path",
+    "PlainTextResponse",
+    "Query",
+    "QueryParams",
+    "RedirectResponse",
+    "Request",
+    "RequestValidationError",
+    "Response",
+    "ResponseValidationError",
+    "Route",
+    "State",
+    "status",
+]

@@ -1,0 +1,216 @@
+"""A worker process: takes its lanes from the edge, imports the application, answers until it is told to stop.
+
+Invariant: after the attach message the edge hears exactly one of `ready` and `failed`, and `failed` is followed by exit code 3.
+Nothing here restarts anything: that is the edge's business.
+"""
+
+import asyncio
+import faulthandler
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+import orjson
+
+from fasterapi import _json
+from fasterapi._control import Control, ControlClosed
+from fasterapi._endpoint import compile_route
+from fasterapi._lifespan import running
+from fasterapi._load import load_app
+from fasterapi._loop import RingSelector, patch_current_task
+from fasterapi._response import encode
+
+if TYPE_CHECKING:
+    from fasterapi._app import FastAPI
+    from fasterapi._native import Answer, Endpoint, Exchange, Lanes
+
+log = logging.getLogger("fasterapi.worker")
+
+EXIT_FAILED = 3
+_IN_FLIGHT_POLL_S = 0.002
+_STRAY_TASKS_S = 5.0
+"""How long tasks that handlers left behind may take after the last answer. The edge's own deadline stands above this."""
+
+
+class Attach(TypedDict, total=False):
+    """The part of the attach message that is not the lanes' own."""
+
+    worker: int
+    incarnation: int
+    parent: int
+    app: str
+    app_dir: str | None
+    debug: bool
+    log_level: str
+
+
+class _Failed(Exception):
+    def __init__(self, stage: Literal["import", "startup"]) -> None:
+        super().__init__(stage)
+        self.stage = stage
+
+
+def main() -> int:
+    """Runs the worker on the control channel that stands on descriptor 0; returns the exit code."""
+    # Ctrl-C reaches the whole foreground group: what it means for the workers is for the edge to decide.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()  # SIGABRT from outside then says where a stuck worker stands.
+    control = Control.from_stdin()
+    try:
+        return _run(control)
+    except ControlClosed:
+        return 1
+
+
+def _run(control: Control) -> int:
+    line, fds = control.receive_attach()
+    attach: Attach = json.loads(line)["attach"]
+    _configure_logging(attach)
+    undo: Callable[[], None] | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    try:
+        try:
+            from fasterapi import _native
+
+            _native.die_with_parent(attach["parent"])
+            lanes = _native.Lanes(line, fds)
+        except Exception as error:
+            raise _Failed("startup") from error
+        loop = asyncio.SelectorEventLoop(RingSelector(lanes))
+        asyncio.set_event_loop(loop)
+        undo = patch_current_task(lanes.current_task, loop)
+        try:
+            app = load_app(attach["app"], attach.get("app_dir"))
+            app.debug = app.debug or bool(attach.get("debug"))
+            endpoints = _compile(app, _native.Endpoint)
+        except (Exception, SystemExit) as error:
+            raise _Failed("import") from error
+        loop.run_until_complete(_Serving(control, lanes, app, attach["app"]).run(endpoints))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        app.threads.close()
+        return 0
+    except _Failed as failure:
+        cause = failure.__cause__ or failure
+        control.send(
+            "failed",
+            {
+                "stage": failure.stage,
+                "error": " ".join(traceback.format_exception_only(cause)[-1].split()),
+                "traceback": "".join(traceback.format_exception(cause)),
+            },
+        )
+        return EXIT_FAILED
+    finally:
+        if undo is not None:
+            undo()
+        if loop is not None:
+            asyncio.set_event_loop(None)
+            _cancel_all(loop)
+            loop.close()
+
+
+def _compile(app: "FastAPI", endpoint: "type[Endpoint]") -> "list[Endpoint]":
+    specs = [compile_route(route, app) for route in app.routes]
+    return [
+        endpoint(spec.slow, param_names=spec.param_names, fast=spec.fast, fast_args=spec.fast_args, status=spec.status)
+        for spec in specs
+    ]
+
+
+def _configure_logging(attach: Attach) -> None:
+    level = logging.getLevelName(str(attach.get("log_level") or "info").upper())
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level if isinstance(level, int) else logging.INFO,
+        format=f"%(asctime)s %(levelname)s worker-{attach.get('worker', 0)} %(name)s: %(message)s",
+    )
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+
+class _Serving:
+    """The time between import and exit."""
+
+    def __init__(self, control: Control, lanes: "Lanes", app: "FastAPI", reference: str) -> None:
+        self._control = control
+        self._lanes = lanes
+        self._app = app
+        self._reference = reference
+        self._stopping = asyncio.Event()
+
+    async def run(self, endpoints: "Sequence[Endpoint]") -> None:
+        loop = asyncio.get_running_loop()
+        lanes, app = self._lanes, self._app
+        loop.add_reader(self._control.fileno(), self._on_control)
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        life = running(app)
+        try:
+            await life.__aenter__()
+        except (Exception, SystemExit) as error:
+            raise _Failed("startup") from error
+        try:
+            residents = asyncio.all_tasks()
+            lanes.serve(
+                endpoints,
+                loop=loop,
+                dumps=orjson.dumps,
+                dumps_args=(_json.default, _json.OPTION),
+                encode=encode,
+                fail=self._fail,
+            )
+            loop.add_reader(lanes.fileno(), lanes.drain)
+            self._control.send("ready", self._ready())
+            await self._stopping.wait()
+            await self._finish(residents)
+        finally:
+            await life.__aexit__(None, None, None)
+            lanes.flush()
+            loop.remove_reader(lanes.fileno())
+            loop.remove_signal_handler(signal.SIGTERM)
+            loop.remove_reader(self._control.fileno())
+
+    def _ready(self) -> dict[str, Any]:
+        routes = [
+            {"id": place, "methods": list(route.methods), "path": route.path} for place, route in enumerate(self._app.routes)
+        ]
+        return {"routes": routes, "redirect_slashes": self._app.redirect_slashes, "app": self._reference}
+
+    def _fail(self, error: BaseException, exchange: "Exchange") -> "Answer":
+        return self._app.fail(error)
+
+    def _on_control(self) -> None:
+        try:
+            messages = self._control.receive()
+        except ControlClosed:
+            # The edge is gone, and with it everybody who could read an answer.
+            logging.shutdown()
+            os._exit(1)
+        for message in messages:
+            if "stop" in message:
+                self._stopping.set()
+            else:
+                log.warning("the edge sent a message that this worker does not know: %s", sorted(message))
+
+    async def _finish(self, residents: "set[asyncio.Task[Any]]") -> None:
+        """Waits for every exchange, and within reason for the tasks that handlers started. The application's own background
+        tasks, which were there when serving began, are its lifespan's to end."""
+        lanes = self._lanes
+        while lanes.pending() or lanes.in_flight():  # noqa: ASYNC110  (the lanes have no event for it)
+            await asyncio.sleep(_IN_FLIGHT_POLL_S)
+        lanes.flush()
+        strays = asyncio.all_tasks() - residents
+        if strays:
+            _, late = await asyncio.wait(strays, timeout=_STRAY_TASKS_S)
+            if late:
+                log.warning("%d task(s) that handlers started are cancelled: they did not end in time", len(late))
