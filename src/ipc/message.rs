@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, native_endian::U32}
 
 use super::{fault::Fault, ring::Claim, ring::Record};
 use crate::{
-    limits::{HEAD_FIELDS_MAX, ROUTE_PARAMS_MAX},
+    limits::{HEAD_FIELDS_MAX, RECORD_TABLES_SIZE_MAX, ROUTE_PARAMS_MAX},
     span::{Field, Span},
 };
 
@@ -97,12 +97,12 @@ pub struct RequestFixed {
 
 const _: () = assert!(offset_of!(RequestFixed, _reserved) + 4 == size_of::<RequestFixed>());
 const _: () = assert!(size_of::<RequestFixed>() == 64);
-// The tables of a request record fit the 4 KiB that `limits` sets aside for them.
+// The tables of a request record fit what `limits` sets aside for them.
 const _: () = assert!(
     size_of::<RequestFixed>()
         + HEAD_FIELDS_MAX * size_of::<Field>()
         + ROUTE_PARAMS_MAX * size_of::<Span>()
-        <= 4096
+        <= RECORD_TABLES_SIZE_MAX
 );
 
 /// Fixed part of a response record; fields, blob and inline body follow.

@@ -14,7 +14,7 @@ use crate::{
     proto::{
         answer,
         h1::{Refusal, Step},
-        head::BodyLength,
+        head::{BodyLength, RequestHead},
         route::{Found, redirect_location},
     },
     span::Span,
@@ -161,8 +161,7 @@ impl Core {
         let (mut consumed, mut body, mut end) =
             (0, &rest[..0], self.head.body == BodyLength::Empty);
         if !end {
-            let window =
-                rest.get(..limits::INLINE_BODY_SIZE_MAX.min(rest.len())).unwrap_or_default();
+            let window = rest.get(..inline_room(&self.head).min(rest.len())).unwrap_or_default();
             match take_body(&mut connection.h1, window, &self.options.h1) {
                 Ok(taken) => {
                     consumed = taken.consumed;
@@ -323,6 +322,12 @@ impl Core {
     }
 }
 
+/// How many body bytes a request record has room for beside this head.
+fn inline_room(head: &RequestHead) -> usize {
+    let taken = limits::RECORD_ALIGN + limits::RECORD_TABLES_SIZE_MAX + head.blob.len();
+    limits::RECORD_SIZE_MAX.saturating_sub(taken).min(limits::INLINE_BODY_SIZE_MAX)
+}
+
 /// The first piece of a body.
 struct Taken {
     consumed: usize,
@@ -336,7 +341,7 @@ fn take_body(
     window: &[u8],
     options: &crate::proto::h1::Options,
 ) -> Result<Taken, Refusal> {
-    let mut unused = crate::proto::head::RequestHead::default();
+    let mut unused = RequestHead::default();
     let (mut consumed, mut piece) = (0, 0..0);
     match h1.decode(window, options, &mut unused)? {
         Step::Body { consumed: taken, data } => (consumed, piece) = (taken, data),

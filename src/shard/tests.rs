@@ -384,6 +384,30 @@ fn a_chunked_body_arrives_without_its_framing() {
 }
 
 #[test]
+fn the_largest_head_and_a_full_inline_body_fit_their_record_together() {
+    let pool = Pool::new();
+    let path = "%41".repeat(5_000);
+    let mut fields = String::from("host: test\r\nconnection: close\r\n");
+    for field in 0..8 {
+        fields += &format!("x-{field}: {}\r\n", "v".repeat(2_000));
+    }
+    let body = "b".repeat(limits::INLINE_BODY_SIZE_MAX + 1);
+    let length = body.len();
+    let answer = pool.world.ask(&format!(
+        "POST /echo?{path} HTTP/1.1\r\n{fields}content-length: {length}\r\n\r\n{body}"
+    ));
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with(&body),
+        "{}",
+        &answer[..100]
+    );
+    // The path is in the blob twice, raw and decoded.
+    let answer = pool.world.ask(&format!("GET /user/{path} HTTP/1.1\r\n{fields}\r\n"));
+    assert!(answer.ends_with(&"A".repeat(5_000)), "{}", &answer[..100]);
+    pool.end();
+}
+
+#[test]
 fn an_expectation_is_met_before_the_body_is_sent() {
     let pool = Pool::new();
     let mut stream = pool.world.connect();
