@@ -51,6 +51,8 @@ struct Core {
     /// Exchanges with records that found no room; each at most once.
     owing: Vec<usize>,
     spare: Spare,
+    /// True exactly while lanes may hold a wish for a kick.
+    armed: bool,
     /// The head under way, and its path parameters: kept for their buffers.
     head: RequestHead,
     params: Vec<Span>,
@@ -119,6 +121,7 @@ impl Core {
     fn arm_lanes(&mut self) -> bool {
         let output_waits = !self.owing.is_empty();
         let mut work = false;
+        self.armed = true;
         for (_, slot) in self.links.iter_mut() {
             if slot.usable() {
                 match slot.link.lane.arm(output_waits) {
@@ -130,7 +133,11 @@ impl Core {
         work
     }
 
+    /// Awake again: nobody needs to kick. A store that the workers read, so only after a real wish.
     fn disarm_lanes(&mut self) {
+        if !std::mem::take(&mut self.armed) {
+            return;
+        }
         for (_, slot) in self.links.iter_mut() {
             slot.link.lane.disarm();
         }

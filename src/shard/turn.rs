@@ -113,6 +113,7 @@ impl<D: Driver> Shard<D> {
             dirty: Vec::new(),
             owing: Vec::new(),
             spare: Spare::default(),
+            armed: false,
             head: RequestHead::default(),
             params: Vec::new(),
         };
