@@ -7,6 +7,8 @@ import asyncio
 import gc
 import os
 import select
+import threading
+import time
 import tracemalloc
 import weakref
 from typing import Any
@@ -380,6 +382,26 @@ def test_the_doorbell_rings_only_for_a_sleeper_and_is_hushed(spin_us: int) -> No
         w.ask("x")
         assert not w.edge.publish(), "awake again"
         w.turn()
+
+
+def test_a_record_that_comes_while_spinning_ends_the_spin() -> None:
+    async def one() -> Any:
+        return 1
+
+    with world({"x": fast(one)}, spin_us=5_000_000) as w:
+
+        def later() -> None:
+            w.ask("x")
+            assert not w.edge.publish(), "a spinning worker wants no kick"
+
+        timer = threading.Timer(0.02, later)
+        timer.start()
+        start = time.monotonic()
+        assert w.lanes.before_block()
+        assert time.monotonic() - start < 4
+        timer.join()
+        w.turn()
+        assert w.answer(1) == (200, b"1")
 
 
 def test_cancel_while_the_body_is_coming() -> None:
