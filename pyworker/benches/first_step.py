@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+
 from fasterapi._native import EdgeSide, Endpoint, Exchange, Lanes  # type: ignore[attr-defined]
 
 HEADERS = [

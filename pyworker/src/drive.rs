@@ -273,7 +273,10 @@ pub(crate) fn finish(
     }
 }
 
-/// The coroutine, or what encodes its result, has raised: answers or aborts. An error is one that must end the worker.
+/// The coroutine, or what encodes its result, has raised: answers or aborts.
+///
+/// An error is one that must end the worker: SystemExit and KeyboardInterrupt do, as they end any asyncio program.
+/// A CancelledError aborts, whoever raised it: there is nobody left to answer, or nothing to say.
 pub(crate) fn raised(
     lanes: &Lanes,
     py: Python<'_>,

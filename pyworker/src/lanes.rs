@@ -1,7 +1,7 @@
 //! The worker's ends of its lanes, one to each shard, and its doorbell.
 //!
-//! Invariant: `armed` is true from the moment a sleep may begin until the next drain; only then can a shard have rung, so
-//! only then is the doorbell read. No cell is borrowed across a call into Python. Deliberately absent: the event loop (it
+//! Invariant: `armed` is true from the moment a sleep may begin until the next drain, which then reads the doorbell; it is
+//! never left readable for more than one sleep. No cell is borrowed across a call into Python. Deliberately absent: the event loop (it
 //! calls in here), what an exchange needs (`lane`), how handlers run (`drive`).
 
 use std::{
@@ -291,12 +291,14 @@ impl Lanes {
             return Ok(true);
         }
         let found = self.any(py, Lane::arm)?;
-        self.armed.store(true, Ordering::Relaxed);
         if found {
             self.each(py, |lane| {
                 lane.disarm();
                 Ok(())
             })?;
+            // A shard that rang in between ends the next sleep at once: rarer than the read that would look for it.
+        } else {
+            self.armed.store(true, Ordering::Relaxed);
         }
         Ok(found)
     }

@@ -7,8 +7,11 @@ import asyncio
 import gc
 import os
 import select
+import threading
+import time
 import tracemalloc
 import weakref
+from random import Random
 from typing import Any
 
 import pytest
@@ -382,6 +385,26 @@ def test_the_doorbell_rings_only_for_a_sleeper_and_is_hushed(spin_us: int) -> No
         w.turn()
 
 
+def test_a_record_that_comes_while_spinning_ends_the_spin() -> None:
+    async def one() -> Any:
+        return 1
+
+    with world({"x": fast(one)}, spin_us=5_000_000) as w:
+
+        def later() -> None:
+            w.ask("x")
+            assert not w.edge.publish(), "a spinning worker wants no kick"
+
+        timer = threading.Timer(0.02, later)
+        timer.start()
+        start = time.monotonic()
+        assert w.lanes.before_block()
+        assert time.monotonic() - start < 4
+        timer.join()
+        w.turn()
+        assert w.answer(1) == (200, b"1")
+
+
 def test_cancel_while_the_body_is_coming() -> None:
     with world({"echo": slow(echo)}) as w:
         ident = w.ask("echo", body=b"abc", end=False)
@@ -512,6 +535,72 @@ def test_threads_can_hold_an_exchange() -> None:
         idents = [w.ask("x", body=b"%d " % i, headers=[(b"a", b"b ")]) for i in range(20)]
         assert [w.answer(ident)[1] for ident in idents] == [b"%d b GET" % i for i in range(20)]
         w.loop.run_until_complete(w.loop.shutdown_default_executor())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_mix_of_everything_ends_every_exchange_once(seed: int) -> None:
+    random = Random(seed)
+    sizes = (0, 10, 3000, 16_384, 40_000, 300_000)
+
+    async def quick(number: int) -> Any:
+        return number
+
+    async def any_way(exchange: Any) -> Any:
+        for _ in range(random.randrange(3)):
+            if random.random() < 0.5:
+                await asyncio.sleep(random.choice([0, 0.0005]))
+            else:
+                await asyncio.wait_for(asyncio.sleep(0), 1)
+        if random.random() < 0.1:
+            raise ValueError("x")
+        size = random.choice(sizes)
+        return 200, [(b"x-size", b"%d" % size)], exchange.body[:0] + body_of(size)
+
+    geometry = {"ring_size": 128 * 1024, "chunk_size": random.choice([4096, 65_536]), "chunk_count": random.choice([1, 8])}
+    with world({"quick": fast(quick, "int"), "any": slow(any_way)}, **geometry) as w:
+        sending: dict[int, list[int]] = {}  # What is left to send, and the window.
+        owed: dict[int, int] = {}
+        idents: list[int] = []
+        for _ in range(400):
+            for _ in range(random.randrange(4)):
+                if random.random() < 0.4:
+                    idents.append(w.ask("quick", b"%d" % random.randrange(1000)))
+                elif random.random() < 0.5:
+                    idents.append(w.ask("any", body=body_of(random.randrange(5000))))
+                else:
+                    idents.append(w.ask("any", end=False))
+                    sending[idents[-1]] = [random.choice(sizes), WINDOW]
+            for ident in list(sending):
+                left, window = sending[ident]
+                taken = w.edge.send_body(ident, body_of(min(left, window)), end=left <= window)
+                if taken is not None:
+                    sending[ident] = [left - taken, window - taken]
+                    if left == taken:
+                        del sending[ident]
+            if idents and random.random() < 0.3:
+                w.edge.send_cancel(random.choice(idents[-20:]))
+            w.turn(credit=False)
+            for ident in idents[-200:]:
+                for message in w.seen.get(ident, []):
+                    if message[0] == "credit" and ident in sending:
+                        sending[ident][1] += message[2]
+                    if message[0] == "body":
+                        owed[ident] = owed.get(ident, 0) + len(message[2])
+                    if message[0] == "abort":
+                        sending.pop(ident, None)
+                w.seen[ident] = [m for m in w.seen.get(ident, []) if m[0] == "response" or w.ended(ident)]
+            for ident in [ident for ident in owed if random.random() < 0.5]:
+                w.edge.send_credit(ident, owed.pop(ident))
+        for ident in idents:
+            w.edge.send_cancel(ident)
+            w.turn()
+        w.until(lambda: w.lanes.in_flight() == 0)
+        ends = [sum(m[0] == "abort" or (m[0] in ("response", "body") and m[-1]) for m in w.seen[i]) for i in idents]
+        assert ends == [1] * len(idents)
+        for ident in idents:
+            heads = [message for message in w.seen[ident] if message[0] == "response"]
+            if heads and heads[0][3][:1] and heads[0][3][0][0] == b"x-size" and w.seen[ident][-1][0] != "abort":
+                assert bytes(w.bodies[ident]) == body_of(int(heads[0][3][0][1]))
 
 
 def test_ten_thousand_requests_leave_nothing_behind() -> None:

@@ -85,7 +85,10 @@ class Lanes:
     def fileno(self) -> int:
         """The doorbell: readable when a shard wants attention and this side sleeps."""
     def drain(self) -> None:
-        """Takes a batch of records from every lane, runs the handlers' first steps, publishes the answers. The doorbell's reader."""
+        """Takes a batch of records from every lane, runs the handlers' first steps, publishes the answers. The doorbell's reader.
+        SystemExit and KeyboardInterrupt of a handler end the worker: its exchange is aborted and they come out here (or of the
+        handler's task). RuntimeError when the edge broke the lane; `flush` raises it again, so that the selector ends the loop.
+        """
     def pending(self) -> bool:
         """True when records wait in some lane; no system call."""
     def before_block(self) -> bool:
@@ -95,4 +98,5 @@ class Lanes:
     def in_flight(self) -> int:
         """Exchanges taken and not answered yet."""
     def current_task(self) -> Any:
-        """The asyncio.Task of the handler whose first step is running, made on demand; None outside one."""
+        """The asyncio.Task of the handler whose first step is running, made on demand; None outside one and
+        in other threads. Everything else in this class belongs to the loop's thread."""
