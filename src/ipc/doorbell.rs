@@ -59,3 +59,18 @@ impl AsFd for Doorbell {
         self.fd.as_fd()
     }
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kick_on_a_saturated_doorbell_neither_blocks_nor_fails() {
+        let bell = Doorbell::new().unwrap();
+        write(&bell, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        bell.kick().unwrap();
+        bell.hush().unwrap();
+        bell.hush().unwrap();
+        bell.kick().unwrap();
+    }
+}

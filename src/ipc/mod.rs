@@ -26,9 +26,12 @@ pub mod fault;
 #[cfg(not(loom))]
 pub mod lane;
 pub mod layout;
+#[cfg_attr(loom, expect(dead_code, reason = "the models stop at the ring"))]
 pub mod message;
 pub mod record;
 pub mod ring;
+#[cfg(all(test, loom))]
+mod ring_loom;
 #[cfg_attr(loom, path = "segment_loom.rs")]
 pub mod segment;
 mod sync;
