@@ -23,6 +23,9 @@
 pub mod chunk;
 pub mod doorbell;
 pub mod fault;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(not(loom))]
 pub mod lane;
 pub mod layout;
