@@ -37,7 +37,7 @@ struct Lane {
     chunk: Vec<u8>,
     /// Chunks of the peer that were read and not given back yet; at most its arena.
     to_release: Vec<u32>,
-    /// The longest payload that found no room in the ring and has not been written since.
+    /// The shortest payload that found no room in the ring since there last was enough for it.
     starved: Option<usize>,
     kicks: u64,
 }
@@ -62,11 +62,9 @@ impl Lane {
     /// Room for a record. A refusal is remembered, so that [`Lane::arm`] waits for exactly what was missing.
     fn claim(&mut self, payload_len: usize) -> Result<Option<Claim<'_>>, Fault> {
         let claim = self.tx.claim(payload_len)?;
-        self.starved = match self.starved {
-            Some(longest) if claim.is_some() && longest <= payload_len => None,
-            longest if claim.is_some() => longest,
-            longest => longest.max(Some(payload_len)),
-        };
+        if claim.is_none() {
+            self.starved = Some(self.starved.map_or(payload_len, |least| least.min(payload_len)));
+        }
         Ok(claim)
     }
 
@@ -202,7 +200,8 @@ impl Lane {
     /// True when there is something to do instead of sleeping.
     ///
     /// Want of room in the ring ends by the peer's HEAD, want of a chunk by a RELEASE record: only the first needs
-    /// SPACE_EVENT, and only for the record that was refused. Waiting for anything less would find it there and spin.
+    /// SPACE_EVENT, and only for the shortest record that was refused: waiting for less would find it there and spin,
+    /// waiting for more would sleep beside room.
     fn arm(&mut self) -> Result<bool, Fault> {
         let room = match self.starved {
             Some(payload_len) => self.tx.arm_space(payload_len)?,
@@ -506,6 +505,32 @@ mod tests {
         assert!(edge.receive().unwrap().is_some());
         assert_eq!(edge.publish(), Ok(true));
         assert_eq!(worker.send_response(1, &response), Ok(true));
+    }
+
+    #[test]
+    fn of_two_records_that_were_refused_the_shorter_decides_when_to_wake() {
+        let (mut edge, mut worker) = pair(SMALL);
+        let response = |blob| Response {
+            status: 200,
+            fields: &[],
+            blob,
+            content_length: None,
+            body: &[],
+            end: true,
+        };
+        while worker.send_abort(1).unwrap() {}
+        assert_eq!(worker.send_response(1, &response(&[b'x'; 200])), Ok(false));
+        worker.publish().unwrap();
+        assert_eq!(worker.arm(), Ok(false));
+        assert!(edge.receive().unwrap().is_some());
+        assert_eq!(edge.publish(), Ok(true), "room for an ABORT");
+        assert_eq!(worker.send_abort(1), Ok(true));
+        assert_eq!(worker.send_response(1, &response(&[b'x'; 200])), Ok(false));
+        worker.publish().unwrap();
+        assert_eq!(worker.arm(), Ok(false));
+        while edge.receive().unwrap().is_some() {}
+        assert_eq!(edge.publish(), Ok(true));
+        assert_eq!(worker.send_response(1, &response(&[b'x'; 200])), Ok(true));
     }
 
     #[test]

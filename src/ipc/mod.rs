@@ -33,10 +33,14 @@ pub mod layout;
 pub mod message;
 pub mod record;
 pub mod ring;
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod ring_loom;
 #[cfg_attr(loom, path = "segment_loom.rs")]
 pub mod segment;
+#[cfg(test)]
+#[cfg(not(any(loom, miri)))]
+mod stress;
 mod sync;
 
 pub use doorbell::Doorbell;

@@ -333,7 +333,8 @@ pub fn publish(producer: &mut Producer, consumer: &mut Consumer) -> bool {
     record_wanted || space_wanted
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use crate::ipc::layout::Geometry;

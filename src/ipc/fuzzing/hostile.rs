@@ -74,9 +74,15 @@ impl Case {
             2 => self.publish(),
             3 => self.send_request(usize::from(wide), c),
             4 => self.send_body(usize::from(wide), c & 1 != 0),
-            5 => drop(self.edge.send_credit(u64::from(c), u64::from(wide))),
-            6 => drop(self.edge.send_cancel(u64::from(c))),
-            7 => drop(self.edge.arm()),
+            5 => {
+                self.edge.send_credit(u64::from(c), u64::from(wide)).ok();
+            }
+            6 => {
+                self.edge.send_cancel(u64::from(c)).ok();
+            }
+            7 => {
+                self.edge.arm().ok();
+            }
             8 => {
                 self.edge.disarm();
                 self.edge.pending();
@@ -147,7 +153,7 @@ impl Case {
         let excess = request.payload_len().saturating_sub(room);
         let Some(kept) = blob.len().checked_sub(excess) else { return };
         request.blob = &blob[..kept];
-        drop(self.edge.send_request(5, &request));
+        self.edge.send_request(5, &request).ok();
     }
 
     fn send_body(&mut self, len: usize, end: bool) {
@@ -169,7 +175,7 @@ impl Case {
     /// A record that is nearly right, at the hostile tail, and the tail behind it.
     fn forge_record(&mut self, kind: u8, len: u8, flags: u8) {
         let tail = self.hostile.word(Word::Tail).load(Ordering::Relaxed);
-        let len = RECORD_ALIGN as u32 + u32::from(len);
+        let len = 16 + u32::from(len);
         let ring_size = self.geometry.ring_size();
         let place = usize::try_from(tail % ring_size as u64).unwrap() & !(RECORD_ALIGN - 1);
         let mut header = [0; RECORD_ALIGN];
@@ -178,7 +184,7 @@ impl Case {
         header[6..8].copy_from_slice(&u16::from(flags & 3).to_ne_bytes());
         header[8] = flags >> 2;
         self.hostile.write(RING_OFFSET + place, &header);
-        let next = tail.wrapping_add(u64::from(len.next_multiple_of(RECORD_ALIGN as u32)));
+        let next = tail.wrapping_add(u64::from(len.next_multiple_of(16)));
         self.hostile.word(Word::Tail).store(next, Ordering::Release);
     }
 

@@ -216,7 +216,7 @@ impl Model {
         self.sides[side].asleep = false;
         match action {
             Action::Head { size, end } => {
-                self.send_head(side, exchange, usize::from(size) % 97, end)
+                self.send_head(side, exchange, usize::from(size) % 97, end);
             }
             Action::Body { len, end } => self.send_body(side, exchange, usize::from(len), end),
             Action::Credit { bytes } => {
