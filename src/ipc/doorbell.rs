@@ -44,7 +44,10 @@ impl Doorbell {
         }
     }
 
-    /// Makes it quiet again. Not needed where it is polled edge-triggered.
+    /// Makes it quiet again: after the wake-up, before the lanes are looked at.
+    ///
+    /// An edge-triggered poll could do without, were all who ring honest. A peer that fills the counter makes everybody
+    /// else's kicks bounce without an edge, until it is read.
     pub fn hush(&self) -> io::Result<()> {
         let mut count = [0; 8];
         match rustix::io::retry_on_intr(|| read(&self.fd, &mut count)) {
