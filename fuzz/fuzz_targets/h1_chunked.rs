@@ -1,3 +1,4 @@
+//! Any bytes as a chunked body, whole and split.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

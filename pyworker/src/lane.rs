@@ -83,28 +83,22 @@ enum Progress {
 #[derive(Debug)]
 pub(crate) struct Lane {
     lane: WorkerLane,
-    chunk_count: usize,
     open: HashMap<u64, Open>,
     /// Exchanges with something to write, in the order of their turns.
     ready: VecDeque<u64>,
     /// Exchanges whose credit record found no room.
     owing: Vec<u64>,
     in_flight: usize,
-    /// True when the last attempt to write found the ring full (not the arena: chunks come back by a record).
-    ring_full: bool,
 }
 
 impl Lane {
     pub(crate) fn new(own: Segment, peer: Segment, bell: Doorbell) -> Self {
-        let chunk_count = own.geometry().chunk_count();
         Self {
             lane: WorkerLane::new(own, peer, bell.into()),
-            chunk_count,
             open: HashMap::new(),
             ready: VecDeque::new(),
             owing: Vec::new(),
             in_flight: 0,
-            ring_full: false,
         }
     }
 
@@ -122,7 +116,7 @@ impl Lane {
 
     /// True when there is something to do; else the next record, or the room that output waits for, brings a kick.
     pub(crate) fn arm(&mut self) -> Result<bool, Fault> {
-        self.lane.arm(self.ring_full)
+        self.lane.arm()
     }
 
     /// Takes one record and enters it in the books; `None` when there is none.
@@ -262,7 +256,6 @@ impl Lane {
 
     /// Writes what waits, a chunk of each exchange at a time, until there is nothing left, no credit, or no room.
     fn pump(&mut self, py: Python<'_>) -> Result<(), Fault> {
-        self.ring_full = false;
         while let Some(id) = self.ready.pop_front() {
             match self.advance(py, id)? {
                 Progress::Ended => {
@@ -273,7 +266,6 @@ impl Lane {
                 Progress::Starved => {}
                 Progress::Full => {
                     self.ready.push_front(id);
-                    self.ring_full = self.lane.leased_chunks() < self.chunk_count;
                     break;
                 }
             }

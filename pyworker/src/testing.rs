@@ -203,7 +203,7 @@ impl EdgeSide {
 
     #[pyo3(signature = (*, shard = 0))]
     fn arm(&self, py: Python<'_>, shard: usize) -> PyResult<bool> {
-        self.with(py, shard, |lane| lane.arm(false))
+        self.with(py, shard, |lane| lane.arm())
     }
 
     #[pyo3(signature = (*, shard = 0))]

@@ -34,6 +34,14 @@ pub enum Fault {
         /// Bytes that were published from there on, without wrapping.
         available: u64,
     },
+    /// A PAD that does not fill the ring to its end, or with no record behind it.
+    #[error("misplaced padding of {len} bytes at a place with {available}")]
+    Pad {
+        /// The padding's own length field.
+        len: u32,
+        /// Bytes that were published from there on, without wrapping.
+        available: u64,
+    },
     /// A record kind that this direction does not have.
     #[error("unknown record kind {kind}")]
     Kind {

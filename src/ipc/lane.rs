@@ -16,7 +16,7 @@ use super::{
         ChunkRef, FromWorker, Kind, Parsed, Request, Response, ToWorker, flags, parse, parse_chunk,
         parse_release,
     },
-    ring::{Consumer, Producer, Record, publish},
+    ring::{Claim, Consumer, Producer, Record, publish},
     segment::Segment,
     sync::Arc,
 };
@@ -37,15 +37,13 @@ struct Lane {
     chunk: Vec<u8>,
     /// Chunks of the peer that were read and not given back yet; at most its arena.
     to_release: Vec<u32>,
+    /// The shortest payload that found no room in the ring since there last was enough for it.
+    starved: Option<usize>,
     kicks: u64,
 }
 
 impl Lane {
-    fn new(own: Segment, peer: Segment, bell: StdArc<Doorbell>) -> Self {
-        Self::over(Arc::new(own), Arc::new(peer), bell)
-    }
-
-    fn over(own: Arc<Segment>, peer: Arc<Segment>, bell: StdArc<Doorbell>) -> Self {
+    fn new(own: Arc<Segment>, peer: Arc<Segment>, bell: StdArc<Doorbell>) -> Self {
         Self {
             tx: Producer::new(Arc::clone(&own), Arc::clone(&peer)),
             rx: Consumer::new(Arc::clone(&own), Arc::clone(&peer)),
@@ -56,8 +54,18 @@ impl Lane {
             payload: Vec::new(),
             chunk: Vec::new(),
             to_release: Vec::new(),
+            starved: None,
             kicks: 0,
         }
+    }
+
+    /// Room for a record. A refusal is remembered, so that [`Lane::arm`] waits for exactly what was missing.
+    fn claim(&mut self, payload_len: usize) -> Result<Option<Claim<'_>>, Fault> {
+        let claim = self.tx.claim(payload_len)?;
+        if claim.is_none() {
+            self.starved = Some(self.starved.map_or(payload_len, |least| least.min(payload_len)));
+        }
+        Ok(claim)
     }
 
     /// Writes one small record; false when the ring is full for now.
@@ -68,7 +76,7 @@ impl Lane {
         exchange: u64,
         payload: &[u8],
     ) -> Result<bool, Fault> {
-        let Some(mut claim) = self.tx.claim(payload.len())? else { return Ok(false) };
+        let Some(mut claim) = self.claim(payload.len())? else { return Ok(false) };
         claim.put(payload);
         claim.commit(kind as u16, flags, exchange);
         Ok(true)
@@ -103,7 +111,9 @@ impl Lane {
 
     fn put_chunk(&mut self, exchange: u64, data: &[u8], end: bool) -> Result<Option<usize>, Fault> {
         let geometry = self.own.geometry();
-        let Some(claim) = self.tx.claim(size_of::<ChunkRef>())? else { return Ok(None) };
+        if self.claim(size_of::<ChunkRef>())?.is_none() {
+            return Ok(None);
+        }
         let Some(index) = self.arena.lease() else { return Ok(None) };
         let len = data.len().min(geometry.chunk_size());
         self.own.write(geometry.chunk_offset(index as usize), data.get(..len).unwrap_or_default());
@@ -112,9 +122,11 @@ impl Lane {
             len: u32::try_from(len).unwrap_or_else(|_| unreachable!("Geometry bounds it")),
         };
         let end = if end && len == data.len() { flags::END } else { 0 };
-        let mut claim = claim;
-        claim.put(reference.as_bytes());
-        claim.commit(Kind::Body as u16, flags::CHUNK | end, exchange);
+        let written = self.put(Kind::Body, flags::CHUNK | end, exchange, reference.as_bytes())?;
+        assert!(
+            written,
+            "room that was there a moment ago cannot be gone: this side alone takes it"
+        );
         Ok(Some(len))
     }
 
@@ -158,12 +170,15 @@ impl Lane {
 
     fn give_back(&mut self) -> Result<(), Fault> {
         while !self.to_release.is_empty() {
-            let fits = (self.inline_max() / size_of::<u32>()).min(self.to_release.len());
-            let indices = std::mem::take(&mut self.to_release);
-            let (now, later) = indices.split_at(fits);
-            let written = self.put(Kind::Release, 0, 0, now.as_bytes())?;
-            self.to_release.extend_from_slice(if written { later } else { &indices });
-            if !written {
+            let mut indices = std::mem::take(&mut self.to_release);
+            let count = (self.inline_max() / size_of::<u32>()).min(indices.len());
+            let now = indices.get(..count).unwrap_or_default();
+            let written = self.put(Kind::Release, 0, 0, now.as_bytes());
+            if written == Ok(true) {
+                indices.drain(..count);
+            }
+            self.to_release = indices;
+            if !written? {
                 break;
             }
         }
@@ -182,15 +197,30 @@ impl Lane {
         Ok(wanted)
     }
 
-    /// True when there is something to do instead of sleeping. `output_waits`: this side holds back output for
-    /// want of room.
-    fn arm(&mut self, output_waits: bool) -> Result<bool, Fault> {
-        if (output_waits || !self.to_release.is_empty())
-            && self.tx.arm_space(self.own.geometry().record_size_max() / 2)?
-        {
-            return Ok(true);
+    /// True when there is something to do instead of sleeping.
+    ///
+    /// Want of room in the ring ends by the peer's HEAD, want of a chunk by a RELEASE record: only the first needs
+    /// SPACE_EVENT, and only for the shortest record that was refused: waiting for less would find it there and spin,
+    /// waiting for more would sleep beside room.
+    fn arm(&mut self) -> Result<bool, Fault> {
+        let room = match self.starved {
+            Some(payload_len) => self.tx.arm_space(payload_len)?,
+            None => self.tx.unpublished(),
+        };
+        let awake = room || self.rx.arm();
+        if awake {
+            self.disarm();
         }
-        Ok(self.rx.arm())
+        if room {
+            // Once: the caller tries again now, and is refused again if it still matters.
+            self.starved = None;
+        }
+        Ok(awake)
+    }
+
+    fn disarm(&self) {
+        self.rx.disarm();
+        self.tx.disarm_space();
     }
 }
 
@@ -201,15 +231,17 @@ macro_rules! shared_by_both_sides {
             self.0.publish()
         }
 
-        /// Asks for a kick; true when there is something to do already, and nothing is armed.
-        /// `output_waits` says that output is held back for want of room in the ring.
-        pub fn arm(&mut self, output_waits: bool) -> Result<bool, Fault> {
-            self.0.arm(output_waits)
+        /// Asks for a kick, after everything was published; true when there is something to do already, and nothing
+        /// is armed. A kick comes for the next record, and for room if a send was refused for want of it.
+        ///
+        /// After every wake-up: receive, try again what was refused, publish (it also gives chunks back).
+        pub fn arm(&mut self) -> Result<bool, Fault> {
+            self.0.arm()
         }
 
         /// Takes the wish for a kick back.
         pub fn disarm(&mut self) {
-            self.0.rx.disarm();
+            self.0.disarm();
         }
 
         /// True when the peer has published something new; no system call.
@@ -251,13 +283,17 @@ pub struct EdgeLane(Lane);
 
 impl EdgeLane {
     /// `own` is the E segment, `peer` the W segment, `bell` the worker's doorbell.
-    pub fn new(own: Segment, peer: Segment, bell: StdArc<Doorbell>) -> Self {
-        Self(Lane::new(own, peer, bell))
+    pub fn new(
+        own: impl Into<Arc<Segment>>,
+        peer: impl Into<Arc<Segment>>,
+        bell: StdArc<Doorbell>,
+    ) -> Self {
+        Self(Lane::new(own.into(), peer.into(), bell))
     }
 
     /// Hands a request over; false when the ring is full for now.
     pub fn send_request(&mut self, exchange: u64, request: &Request<'_>) -> Result<bool, Fault> {
-        let Some(claim) = self.0.tx.claim(request.payload_len())? else { return Ok(false) };
+        let Some(claim) = self.0.claim(request.payload_len())? else { return Ok(false) };
         request.write(claim, exchange);
         Ok(true)
     }
@@ -289,13 +325,17 @@ pub struct WorkerLane(Lane);
 
 impl WorkerLane {
     /// `own` is the W segment, `peer` the E segment, `bell` the shard's doorbell.
-    pub fn new(own: Segment, peer: Segment, bell: StdArc<Doorbell>) -> Self {
-        Self(Lane::new(own, peer, bell))
+    pub fn new(
+        own: impl Into<Arc<Segment>>,
+        peer: impl Into<Arc<Segment>>,
+        bell: StdArc<Doorbell>,
+    ) -> Self {
+        Self(Lane::new(own.into(), peer.into(), bell))
     }
 
     /// Answers; false when the ring is full for now.
     pub fn send_response(&mut self, exchange: u64, response: &Response<'_>) -> Result<bool, Fault> {
-        let Some(claim) = self.0.tx.claim(response.payload_len())? else { return Ok(false) };
+        let Some(claim) = self.0.claim(response.payload_len())? else { return Ok(false) };
         response.write(claim, exchange);
         Ok(true)
     }
@@ -326,15 +366,17 @@ mod tests {
     use super::*;
     use crate::{
         ipc::layout::Geometry,
+        limits::{
+            EXCHANGE_WINDOW, HEAD_FIELDS_MAX, HEAD_SIZE_MAX, ROUTE_PARAMS_MAX, START_LINE_SIZE_MAX,
+        },
         span::{Field, Span},
     };
 
     fn pair(geometry: Geometry) -> (EdgeLane, WorkerLane) {
         let (e, w) = (Arc::new(Segment::heap(geometry)), Arc::new(Segment::heap(geometry)));
         let bell = || StdArc::new(Doorbell::new().unwrap());
-        let edge = Lane::over(Arc::clone(&e), Arc::clone(&w), bell());
-        let worker = Lane::over(w, e, bell());
-        (EdgeLane(edge), WorkerLane(worker))
+        let edge = EdgeLane::new(Arc::clone(&e), Arc::clone(&w), bell());
+        (edge, WorkerLane::new(w, e, bell()))
     }
 
     #[test]
@@ -416,13 +458,144 @@ mod tests {
         let (mut edge, mut worker) = pair(Geometry::PRODUCT);
         edge.send_cancel(1).unwrap();
         assert_eq!(edge.publish(), Ok(false));
-        assert_eq!(worker.arm(false), Ok(true), "there is a record already");
+        assert_eq!(worker.arm(), Ok(true), "there is a record already");
         while worker.receive().unwrap().is_some() {}
         worker.publish().unwrap();
-        assert_eq!(worker.arm(false), Ok(false));
+        assert_eq!(worker.arm(), Ok(false));
         edge.send_cancel(2).unwrap();
         assert_eq!(edge.publish(), Ok(true));
         edge.send_cancel(3).unwrap();
         assert_eq!(edge.publish(), Ok(false), "one kick a sleep");
+    }
+
+    /// 128 bytes of inline body, records of up to 256.
+    const SMALL: Geometry = Geometry::new(1024, 256, 2).unwrap();
+
+    #[test]
+    fn a_side_that_waits_for_a_chunk_sleeps_until_the_release_instead_of_finding_room_in_the_ring()
+    {
+        let (mut edge, mut worker) = pair(SMALL);
+        assert_eq!(worker.send_body(1, &[5; 2000], true), Ok(Some(512)), "the whole arena");
+        assert_eq!(worker.send_body(1, &[5; 1488], true), Ok(None));
+        worker.publish().unwrap();
+        assert_eq!(worker.arm(), Ok(false));
+        while edge.receive().unwrap().is_some() {}
+        assert_eq!(edge.publish(), Ok(true), "the RELEASE wakes it");
+        assert!(worker.receive().unwrap().is_none());
+        assert_eq!(worker.send_body(1, &[5; 1488], true), Ok(Some(512)));
+    }
+
+    #[test]
+    fn a_side_that_waits_for_a_long_record_is_not_woken_by_room_for_a_short_one() {
+        let (mut edge, mut worker) = pair(SMALL);
+        let blob = [b'x'; 160];
+        let response = Response {
+            status: 200,
+            fields: &[],
+            blob: &blob,
+            content_length: None,
+            body: &[],
+            end: true,
+        };
+        while worker.send_response(1, &response).unwrap() {}
+        worker.publish().unwrap();
+        assert_eq!(worker.send_credit(1, 1), Ok(true), "a short one still fits");
+        worker.publish().unwrap();
+        assert_eq!(worker.arm(), Ok(false), "but the long one does not");
+        assert!(edge.receive().unwrap().is_some());
+        assert_eq!(edge.publish(), Ok(true));
+        assert_eq!(worker.send_response(1, &response), Ok(true));
+    }
+
+    #[test]
+    fn of_two_records_that_were_refused_the_shorter_decides_when_to_wake() {
+        let (mut edge, mut worker) = pair(SMALL);
+        let response = |blob| Response {
+            status: 200,
+            fields: &[],
+            blob,
+            content_length: None,
+            body: &[],
+            end: true,
+        };
+        while worker.send_abort(1).unwrap() {}
+        assert_eq!(worker.send_response(1, &response(&[b'x'; 200])), Ok(false));
+        worker.publish().unwrap();
+        assert_eq!(worker.arm(), Ok(false));
+        assert!(edge.receive().unwrap().is_some());
+        assert_eq!(edge.publish(), Ok(true), "room for an ABORT");
+        assert_eq!(worker.send_abort(1), Ok(true));
+        assert_eq!(worker.send_response(1, &response(&[b'x'; 200])), Ok(false));
+        worker.publish().unwrap();
+        assert_eq!(worker.arm(), Ok(false));
+        while edge.receive().unwrap().is_some() {}
+        assert_eq!(edge.publish(), Ok(true));
+        assert_eq!(worker.send_response(1, &response(&[b'x'; 200])), Ok(true));
+    }
+
+    #[test]
+    fn chunks_that_could_not_be_given_back_for_want_of_room_are_given_back_after_the_kick() {
+        let (mut edge, mut worker) = pair(SMALL);
+        while edge.send_cancel(1).unwrap() {}
+        edge.publish().unwrap();
+        assert_eq!(worker.send_body(2, &[6; 512], true), Ok(Some(512)));
+        worker.publish().unwrap();
+        while edge.receive().unwrap().is_some() {}
+        edge.publish().unwrap();
+        assert_eq!(edge.arm(), Ok(false), "the RELEASE found no room");
+        assert_eq!(worker.leased_chunks(), 2);
+        while worker.receive().unwrap().is_some() {}
+        assert_eq!(worker.publish(), Ok(true), "there is room now");
+        edge.publish().unwrap();
+        assert!(worker.receive().unwrap().is_none());
+        assert_eq!(worker.leased_chunks(), 0);
+    }
+
+    #[test]
+    fn an_absurd_credit_is_a_fault_and_never_reaches_the_books() {
+        let (mut edge, mut worker) = pair(SMALL);
+        worker.send_credit(1, EXCHANGE_WINDOW as u64).unwrap();
+        worker.send_credit(1, u64::MAX).unwrap();
+        worker.publish().unwrap();
+        assert!(matches!(edge.receive(), Ok(Some((1, FromWorker::Credit(_))))));
+        assert_eq!(edge.receive().unwrap_err(), Fault::Payload { what: "credit" });
+    }
+
+    #[test]
+    fn the_longest_request_that_the_limits_allow_fits_a_record() {
+        let (mut edge, mut worker) = pair(Geometry::PRODUCT);
+        let blob = vec![b'a'; HEAD_SIZE_MAX + START_LINE_SIZE_MAX];
+        let body = vec![b'b'; INLINE_BODY_SIZE_MAX];
+        let whole = Span::new(0, blob.len()).unwrap();
+        let request = Request {
+            route: 0,
+            method: 0,
+            version: 11,
+            method_name: whole,
+            raw_path: whole,
+            path: whole,
+            query: whole,
+            authority: whole,
+            fields: &[Field { name: whole, value: whole }; HEAD_FIELDS_MAX],
+            params: &[whole; ROUTE_PARAMS_MAX],
+            blob: &blob,
+            content_length: None,
+            peer: None,
+            body: &body,
+            end: false,
+        };
+        assert!(request.fits());
+        assert_eq!(edge.send_request(1, &request), Ok(true));
+        edge.publish().unwrap();
+        assert!(matches!(worker.receive(), Ok(Some((1, ToWorker::Request(_))))));
+        let response = Response {
+            status: 200,
+            fields: &[Field::default(); HEAD_FIELDS_MAX + 1],
+            blob: &[],
+            content_length: None,
+            body: &[],
+            end: true,
+        };
+        assert!(!response.fits(), "the edge would take it for a fault");
     }
 }

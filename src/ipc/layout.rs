@@ -79,11 +79,17 @@ impl Geometry {
         chunk_count: limits::CHUNK_COUNT,
     };
 
-    /// `None` unless the ring is a power of two of at least four record headers and everything fits 32 bits.
+    /// `None` unless the ring is a power of two whose quarter holds a record of one alignment unit of payload (credit,
+    /// chunk reference), there is something to put a long body into, and everything fits 32 bits.
     pub const fn new(ring_size: usize, chunk_size: usize, chunk_count: usize) -> Option<Self> {
         let fits = ring_size <= 1 << 30 && chunk_size <= 1 << 24 && chunk_count <= 1 << 16;
-        let sound = ring_size.is_power_of_two() && ring_size >= 4 * limits::RECORD_ALIGN;
-        if fits && sound { Some(Self { ring_size, chunk_size, chunk_count }) } else { None }
+        let ring_sound = ring_size.is_power_of_two() && ring_size >= 8 * limits::RECORD_ALIGN;
+        let arena_sound = chunk_size >= 1 && chunk_count >= 1;
+        if fits && ring_sound && arena_sound {
+            Some(Self { ring_size, chunk_size, chunk_count })
+        } else {
+            None
+        }
     }
 
     /// Bytes of the ring.
@@ -149,3 +155,21 @@ pub const HASH: u64 = {
     }
     hash
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_geometry_that_could_not_carry_a_body_does_not_exist() {
+        assert_eq!(Geometry::new(64, 64, 1), None, "a chunk reference is longer than a record");
+        assert_eq!(
+            Geometry::new(128, 0, 1),
+            None,
+            "a body would be cut into empty chunks for ever"
+        );
+        assert_eq!(Geometry::new(128, 64, 0), None, "a long body would wait for a chunk for ever");
+        assert_eq!(Geometry::new(192, 64, 1), None, "places are positions modulo a power of two");
+        assert!(Geometry::new(128, 1, 1).is_some());
+    }
+}

@@ -11,7 +11,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, native_endian::U32}
 
 use super::{fault::Fault, ring::Claim, ring::Record};
 use crate::{
-    limits::{HEAD_FIELDS_MAX, RECORD_TABLES_SIZE_MAX, ROUTE_PARAMS_MAX},
+    limits::{
+        EXCHANGE_WINDOW, HEAD_FIELDS_MAX, RECORD_ALIGN, RECORD_SIZE_MAX, RECORD_TABLES_SIZE_MAX,
+        ROUTE_PARAMS_MAX,
+    },
     span::{Field, Span},
 };
 
@@ -173,6 +176,14 @@ pub struct Response<'a> {
 }
 
 impl Request<'_> {
+    /// False for a request that no record can carry. [`super::EdgeLane::send_request`] panics on those; a head within
+    /// `limits` always fits.
+    pub fn fits(&self) -> bool {
+        self.fields.len() <= HEAD_FIELDS_MAX
+            && self.params.len() <= ROUTE_PARAMS_MAX
+            && self.payload_len() <= RECORD_SIZE_MAX - RECORD_ALIGN
+    }
+
     /// Bytes of the record's payload.
     pub fn payload_len(&self) -> usize {
         size_of::<RequestFixed>()
@@ -213,6 +224,12 @@ impl Request<'_> {
 }
 
 impl Response<'_> {
+    /// False for a response that no record can carry, or that the edge would take for a fault:
+    /// [`super::WorkerLane::send_response`] must not see those.
+    pub fn fits(&self) -> bool {
+        self.fields.len() <= HEAD_FIELDS_MAX && self.payload_len() <= RECORD_SIZE_MAX - RECORD_ALIGN
+    }
+
     /// Bytes of the record's payload.
     pub fn payload_len(&self) -> usize {
         size_of::<ResponseFixed>() + size_of_val(self.fields) + self.blob.len() + self.body.len()
@@ -311,7 +328,7 @@ pub(crate) fn parse<'a>(record: &Record, payload: &'a [u8]) -> Result<Parsed<'a>
         Kind::Request => (parse_request(payload, end).map(Parsed::Request), "request"),
         Kind::Response => (parse_response(payload, end).map(Parsed::Response), "response"),
         Kind::Body => (Some(Parsed::Body { data: payload, end }), "body"),
-        Kind::Credit => (u64::read_from_bytes(payload).ok().map(Parsed::Credit), "credit"),
+        Kind::Credit => (parse_credit(payload).map(Parsed::Credit), "credit"),
         Kind::Cancel => (payload.is_empty().then_some(Parsed::Cancel), "cancel"),
         Kind::Abort => (payload.is_empty().then_some(Parsed::Abort), "abort"),
         Kind::Release => (None, "release"),
@@ -328,6 +345,12 @@ pub(crate) fn parse_chunk(payload: &[u8]) -> Result<ChunkRef, Fault> {
 pub(crate) fn parse_release(payload: &[u8]) -> Result<&[U32], Fault> {
     let indices = <[U32]>::ref_from_bytes(payload).unwrap_or_default();
     if indices.is_empty() { Err(Fault::Payload { what: "release" }) } else { Ok(indices) }
+}
+
+/// One grant returns what was consumed of a window, so it never exceeds one; sums of grants stay far from overflow.
+fn parse_credit(payload: &[u8]) -> Option<u64> {
+    let bytes = u64::read_from_bytes(payload).ok()?;
+    (bytes <= EXCHANGE_WINDOW as u64).then_some(bytes)
 }
 
 fn known_length(length: u64) -> Option<u64> {

@@ -23,14 +23,24 @@
 pub mod chunk;
 pub mod doorbell;
 pub mod fault;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(not(loom))]
 pub mod lane;
 pub mod layout;
+#[cfg_attr(loom, expect(dead_code, reason = "the models stop at the ring"))]
 pub mod message;
 pub mod record;
 pub mod ring;
+#[cfg(test)]
+#[cfg(loom)]
+mod ring_loom;
 #[cfg_attr(loom, path = "segment_loom.rs")]
 pub mod segment;
+#[cfg(test)]
+#[cfg(not(any(loom, miri)))]
+mod stress;
 mod sync;
 
 pub use doorbell::Doorbell;

@@ -6,14 +6,17 @@
 //! is invisible.
 //!
 //! Happens-before edges (each named at its store and at its load):
-//! - `record-published`: producer's Release store of TAIL → consumer's Acquire load.
-//! - `slot-released`: consumer's Release store of HEAD → producer's Acquire load.
+//! - `record-published`: producer's Release store of TAIL → consumer's load and Acquire fence.
+//! - `slot-released`: consumer's Release store of HEAD → producer's load and Acquire fence.
 //! - `armed`: both sides fence SeqCst between their store and their look at the other's word, so that at least one of
 //!   "consumer sees the record" and "producer sees the wish for a kick" holds.
 //!
+//! Loads of the peer's words are relaxed with a fence behind them: its segment is mapped read-only, where nothing
+//! stronger than a relaxed load is defined (core::sync::atomic, "Atomic accesses to read-only memory").
+//!
 //! Deliberately absent: doorbells (the lane rings them), meaning of payloads.
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::{
     fault::Fault,
@@ -53,7 +56,8 @@ pub struct Claim<'a> {
 }
 
 impl Producer {
-    pub(crate) fn new(own: Arc<Segment>, peer: Arc<Segment>) -> Self {
+    /// Writes the ring of `own`, reads HEAD in `peer`. A segment has one producer in its life.
+    pub fn new(own: Arc<Segment>, peer: Arc<Segment>) -> Self {
         Self { own, peer, tail: 0, published: 0, head: 0 }
     }
 
@@ -89,7 +93,8 @@ impl Producer {
 
     /// Looks how far the peer has read.
     fn refresh_head(&mut self) -> Result<(), Fault> {
-        let head = self.peer.word(Word::Head).load(Ordering::Acquire); // edge: slot-released
+        let head = self.peer.word(Word::Head).load(Ordering::Relaxed);
+        fence(Ordering::Acquire); // edge: slot-released
         if head < self.head || head > self.published || !head.is_multiple_of(RECORD_ALIGN as u64) {
             return Err(Fault::Head { head, floor: self.head, tail: self.published });
         }
@@ -107,8 +112,13 @@ impl Producer {
         Some((self.tail, old))
     }
 
-    /// Asks for a kick when a record with this payload will fit. True if it fits already: then nothing is armed.
+    /// Asks for a kick when a record with this payload will fit. True if it fits already, or if there is something to
+    /// publish first (the peer cannot free what it never saw): then nothing is armed.
     pub fn arm_space(&mut self, payload_len: usize) -> Result<bool, Fault> {
+        if self.unpublished() {
+            self.disarm_space();
+            return Ok(true);
+        }
         let (_, total) = self.span_of(payload_len);
         let needed = (self.tail + total).saturating_sub(self.ring_size());
         self.own.word(Word::SpaceEvent).store(needed.saturating_sub(1), Ordering::Relaxed);
@@ -116,9 +126,19 @@ impl Producer {
         self.refresh_head()?;
         let fits = self.head >= needed;
         if fits {
-            self.own.word(Word::SpaceEvent).store(DISARMED, Ordering::Relaxed);
+            self.disarm_space();
         }
         Ok(fits)
+    }
+
+    /// True when something was committed that the peer cannot see yet.
+    pub fn unpublished(&self) -> bool {
+        self.tail != self.published
+    }
+
+    /// Takes the wish for a kick back.
+    pub fn disarm_space(&self) {
+        self.own.word(Word::SpaceEvent).store(DISARMED, Ordering::Relaxed);
     }
 
     fn write_header(&self, at: u64, header: RecordHeader) {
@@ -195,7 +215,8 @@ pub struct Record {
 }
 
 impl Consumer {
-    pub(crate) fn new(own: Arc<Segment>, peer: Arc<Segment>) -> Self {
+    /// Reads the ring of `peer`, writes HEAD in `own`. A segment has one consumer in its life.
+    pub fn new(own: Arc<Segment>, peer: Arc<Segment>) -> Self {
         Self { own, peer, head: 0, published: 0, tail: 0 }
     }
 
@@ -210,7 +231,8 @@ impl Consumer {
 
     /// Looks how far the peer has written.
     fn refresh_tail(&mut self) -> Result<(), Fault> {
-        let tail = self.peer.word(Word::Tail).load(Ordering::Acquire); // edge: record-published
+        let tail = self.peer.word(Word::Tail).load(Ordering::Relaxed);
+        fence(Ordering::Acquire); // edge: record-published
         let ahead = tail.wrapping_sub(self.head);
         if tail < self.tail || ahead > self.ring_size() || !tail.is_multiple_of(RECORD_ALIGN as u64)
         {
@@ -233,18 +255,19 @@ impl Consumer {
             }
             let place = place(self.head, self.peer.geometry().ring_size());
             let available = (self.tail - self.head).min(self.ring_size() - place as u64);
-            let mut bytes = [0; size_of::<RecordHeader>()];
-            self.peer.read(RING_OFFSET + place, &mut bytes);
-            let header = RecordHeader::read_from_bytes(&bytes).unwrap_or_default();
+            let header = self.peer.read_header(RING_OFFSET + place);
             let len = header.len as usize;
-            let record = header.kind != PAD;
-            let bound = if record {
-                self.peer.geometry().record_size_max()
-            } else {
-                self.peer.geometry().ring_size()
-            };
+            let bound = self.peer.geometry().record_size_max();
             if len < RECORD_ALIGN || len > bound || padded(len) as u64 > available {
                 return Err(Fault::RecordLength { len: header.len, available });
+            }
+            let record = header.kind != PAD;
+            // A PAD fills the ring to its end and was published together with the record behind it. So this loop
+            // turns twice at most, however fast a hostile peer moves its tail.
+            let fills = place + len == self.peer.geometry().ring_size();
+            let followed = self.tail - self.head > len as u64;
+            if !record && (!fills || !followed) {
+                return Err(Fault::Pad { len: header.len, available });
             }
             self.head += padded(len) as u64;
             if record {
@@ -269,8 +292,13 @@ impl Consumer {
         Some((self.head, old))
     }
 
-    /// Asks for a kick at the next record. True if there is one already: then nothing is armed.
+    /// Asks for a kick at the next record. True if there is one already, or if what was taken is not published yet (the
+    /// peer may sleep for want of that room): then nothing is armed.
     pub fn arm(&self) -> bool {
+        if self.head != self.tail || self.head != self.published {
+            self.disarm();
+            return true;
+        }
         self.own.word(Word::Event).store(self.head, Ordering::Relaxed);
         fence(Ordering::SeqCst); // edge: armed
         let found = self.peer.word(Word::Tail).load(Ordering::Relaxed) != self.head;
@@ -303,4 +331,177 @@ pub fn publish(producer: &mut Producer, consumer: &mut Consumer) -> bool {
     let record_wanted = passed(Word::Event, written);
     let space_wanted = passed(Word::SpaceEvent, read);
     record_wanted || space_wanted
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::ipc::layout::Geometry;
+
+    /// Quarter: 64 bytes, so payloads of up to 48.
+    const SMALL: Geometry = Geometry::new(256, 64, 1).unwrap();
+
+    struct Ends {
+        here: Arc<Segment>,
+        there: Arc<Segment>,
+    }
+
+    impl Ends {
+        fn new() -> Self {
+            Self { here: Arc::new(Segment::heap(SMALL)), there: Arc::new(Segment::heap(SMALL)) }
+        }
+
+        fn here(&self) -> (Producer, Consumer) {
+            let (own, peer) = (&self.here, &self.there);
+            (
+                Producer::new(Arc::clone(own), Arc::clone(peer)),
+                Consumer::new(Arc::clone(own), Arc::clone(peer)),
+            )
+        }
+
+        fn there(&self) -> (Producer, Consumer) {
+            Self { here: Arc::clone(&self.there), there: Arc::clone(&self.here) }.here()
+        }
+
+        /// What a hostile peer writes: a header at a place of its ring.
+        fn forge(&self, place: usize, len: u32, kind: u16) {
+            let header = RecordHeader { len, kind, flags: 0, exchange: 0 };
+            self.there.write(RING_OFFSET + place, header.as_bytes());
+        }
+
+        fn forge_word(&self, word: Word, value: u64) {
+            self.there.word(word).store(value, Ordering::Release);
+        }
+    }
+
+    fn send(producer: &mut Producer, payload: &[u8]) -> bool {
+        let Some(mut claim) = producer.claim(payload.len()).unwrap() else { return false };
+        claim.put(payload);
+        claim.commit(1, 0, 7);
+        true
+    }
+
+    #[test]
+    fn a_padding_with_no_record_behind_it_is_a_fault_so_that_take_cannot_be_kept_busy() {
+        let ends = Ends::new();
+        let (_, mut consumer) = ends.here();
+        for place in (0..256).step_by(16) {
+            ends.forge(place, 16, PAD);
+        }
+        ends.forge_word(Word::Tail, 256);
+        let fault = consumer.take(&mut Vec::new());
+        assert_eq!(fault, Err(Fault::Pad { len: 16, available: 256 }), "one in the middle");
+
+        let ends = Ends::new();
+        let (_, mut consumer) = ends.here();
+        ends.forge(0, 64, 1);
+        ends.forge(64, 64, 1);
+        ends.forge(128, 64, 1);
+        ends.forge(192, 64, PAD);
+        ends.forge_word(Word::Tail, 256);
+        for _ in 0..3 {
+            assert!(consumer.take(&mut Vec::new()).unwrap().is_some());
+        }
+        let fault = consumer.take(&mut Vec::new());
+        assert_eq!(fault, Err(Fault::Pad { len: 64, available: 64 }), "one at the end, alone");
+    }
+
+    #[test]
+    fn every_impossible_tail_is_a_fault() {
+        for tail in [8, 15, 272, 1 << 63, u64::MAX, u64::MAX - 15] {
+            let ends = Ends::new();
+            let (_, mut consumer) = ends.here();
+            ends.forge_word(Word::Tail, tail);
+            assert!(consumer.arm(), "there is something to look at");
+            assert_eq!(consumer.take(&mut Vec::new()), Err(Fault::Tail { tail, head: 0 }));
+        }
+    }
+
+    #[test]
+    fn a_tail_that_goes_backwards_is_a_fault_even_within_the_ring() {
+        let ends = Ends::new();
+        let (_, mut consumer) = ends.here();
+        ends.forge(0, 16, 1);
+        ends.forge_word(Word::Tail, 16);
+        assert!(consumer.take(&mut Vec::new()).unwrap().is_some());
+        ends.forge_word(Word::Tail, 0);
+        assert_eq!(consumer.take(&mut Vec::new()), Err(Fault::Tail { tail: 0, head: 16 }));
+    }
+
+    #[test]
+    fn every_impossible_record_length_is_a_fault() {
+        for len in [0, 15, 33, 65, 1 << 31, u32::MAX - 14, u32::MAX] {
+            for kind in [PAD, 1] {
+                let ends = Ends::new();
+                let (_, mut consumer) = ends.here();
+                ends.forge(0, len, kind);
+                ends.forge_word(Word::Tail, 32);
+                let fault = Fault::RecordLength { len, available: 32 };
+                assert_eq!(consumer.take(&mut Vec::new()), Err(fault));
+            }
+        }
+    }
+
+    #[test]
+    fn every_impossible_head_is_a_fault() {
+        for head in [8, 48, 1 << 63, u64::MAX] {
+            let ends = Ends::new();
+            let (mut producer, mut consumer) = ends.here();
+            assert!(send(&mut producer, &[1; 16]));
+            publish(&mut producer, &mut consumer);
+            ends.forge_word(Word::Head, head);
+            let fault = Fault::Head { head, floor: 0, tail: 32 };
+            assert_eq!(producer.arm_space(48), Err(fault));
+        }
+    }
+
+    #[test]
+    fn arming_with_unpublished_progress_says_that_there_is_something_to_do() {
+        let ends = Ends::new();
+        let (mut producer, mut consumer) = ends.here();
+        let (mut peer_producer, mut peer_consumer) = ends.there();
+        while send(&mut producer, &[2; 48]) {}
+        assert_eq!(producer.arm_space(48), Ok(true), "the peer cannot free what it never saw");
+        publish(&mut producer, &mut consumer);
+        assert_eq!(producer.arm_space(48), Ok(false));
+
+        while peer_consumer.take(&mut Vec::new()).unwrap().is_some() {}
+        assert!(peer_consumer.arm(), "the other side sleeps for want of the room just read");
+        assert!(publish(&mut peer_producer, &mut peer_consumer), "which is what the kick is for");
+        assert!(!peer_consumer.arm());
+        assert_eq!(producer.arm_space(48), Ok(true));
+    }
+
+    #[test]
+    fn a_wish_that_was_taken_back_costs_no_kick() {
+        let ends = Ends::new();
+        let (mut producer, mut consumer) = ends.here();
+        let (_, peer_consumer) = ends.there();
+        assert!(!peer_consumer.arm());
+        peer_consumer.disarm();
+        assert!(send(&mut producer, b"x"));
+        assert!(!publish(&mut producer, &mut consumer));
+    }
+
+    #[test]
+    fn a_dropped_claim_leaves_no_trace_even_at_the_wrap() {
+        let ends = Ends::new();
+        let (mut producer, mut consumer) = ends.here();
+        let (mut peer_producer, mut peer_consumer) = ends.there();
+        for _ in 0..3 {
+            assert!(send(&mut producer, &[3; 48]));
+        }
+        assert!(send(&mut producer, &[3; 16]));
+        publish(&mut producer, &mut consumer);
+        while peer_consumer.take(&mut Vec::new()).unwrap().is_some() {}
+        publish(&mut peer_producer, &mut peer_consumer);
+        producer.claim(48).unwrap().unwrap().put(&[9; 48]);
+        assert!(send(&mut producer, &[4; 16]), "takes the place before the wrap");
+        publish(&mut producer, &mut consumer);
+        let mut payload = Vec::new();
+        assert!(peer_consumer.take(&mut payload).unwrap().is_some());
+        assert_eq!(payload, [4; 16]);
+        assert_eq!(peer_consumer.take(&mut payload), Ok(None));
+    }
 }

@@ -24,8 +24,10 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
     layout::{Geometry, HASH, Header, MAGIC, RING_OFFSET, VERSION, Word},
+    record::RecordHeader,
     sync::AtomicU64,
 };
+use crate::limits::RECORD_ALIGN;
 
 /// Who may write to a segment besides its owner's mapping, once it has been passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,8 @@ struct Block(#[expect(dead_code, reason = "only its address is used")] UnsafeCel
 
 enum Memory {
     Map(#[expect(dead_code, reason = "keeps the mapping alive")] MmapRaw),
-    Heap(#[expect(dead_code, reason = "keeps the allocation alive")] Box<[Block]>),
+    /// A `Vec`, because moving a `Box` asserts unique access to what `base` points to.
+    Heap(#[expect(dead_code, reason = "keeps the allocation alive")] Vec<Block>),
 }
 
 /// A mapped segment. Shared by the two halves of a lane through an `Arc`.
@@ -149,7 +152,7 @@ impl Segment {
     /// A segment in this process's own memory: for tests, models and fuzzing, where both ends share it.
     pub fn heap(geometry: Geometry) -> Self {
         let count = geometry.segment_size().div_ceil(size_of::<Block>());
-        let blocks: Box<[Block]> = (0..count).map(|_| Block(UnsafeCell::new([0; 128]))).collect();
+        let blocks: Vec<Block> = (0..count).map(|_| Block(UnsafeCell::new([0; 128]))).collect();
         let base = blocks.as_ptr().cast_mut().cast::<u8>();
         let segment = Self {
             base,
@@ -188,8 +191,8 @@ impl Segment {
     pub(crate) fn word(&self, word: Word) -> &AtomicU64 {
         let at = self.checked(word as usize, size_of::<u64>());
         // SAFETY: in bounds and 8-aligned (`Word` offsets are, the base is 128-aligned or a page), alive as long as
-        // `self`; every process touches these eight bytes only as an atomic. The reader's mapping is read-only, and
-        // only the owner stores.
+        // `self`; every process touches these eight bytes only as an atomic. On the peer's read-only mapping `ring`
+        // does nothing but relaxed loads, which is what core::sync::atomic allows on read-only memory.
         unsafe { AtomicU64::from_ptr(at.cast::<u64>()) }
     }
 
@@ -202,10 +205,21 @@ impl Segment {
     }
 
     /// Copies from `offset` into `out`. The bytes may change at any time: copy once, then look at the copy.
+    #[cfg(test)]
     pub(crate) fn read(&self, offset: usize, out: &mut [u8]) {
         let from = self.checked(offset, out.len());
         // SAFETY: in bounds (checked above); `out` is ours alone.
         unsafe { ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) };
+    }
+
+    /// The record header at `offset`, each byte of it fetched exactly once: what was checked is what is used, even
+    /// while the peer writes.
+    pub(crate) fn read_header(&self, offset: usize) -> RecordHeader {
+        assert!(offset.is_multiple_of(RECORD_ALIGN), "headers stand on their alignment");
+        let from = self.checked(offset, size_of::<RecordHeader>());
+        // SAFETY: in bounds (checked above), aligned (offset above; the base is 128-aligned or a page), and any bytes
+        // are a `RecordHeader` (it is `FromBytes`).
+        unsafe { ptr::read_volatile(from.cast::<RecordHeader>()) }
     }
 
     /// As [`Segment::read`], onto the end of `out`.

@@ -106,7 +106,7 @@ impl Core {
             Ok(None) => return false,
             Ok(Some(effect)) => {
                 slot.touched = true;
-                self.take_effect(effect);
+                self.take_effect(&effect);
             }
             Err(fault) => {
                 slot.fault = Some(fault);
@@ -116,14 +116,14 @@ impl Core {
         true
     }
 
-    fn take_effect(&mut self, effect: Effect) {
+    fn take_effect(&mut self, effect: &Effect) {
         match effect {
             Effect::None | Effect::Resume(None) => {}
-            Effect::Output(connection) => self.touch(connection),
-            Effect::Resume(Some(connection)) => self.resume(connection),
-            Effect::Ended(exchange) => self.end_exchange(exchange),
-            Effect::Aborted(exchange) => self.fail_exchange(exchange),
-            Effect::Bad { exchange, ended, error } => {
+            Effect::Output(connection) => self.touch(*connection),
+            Effect::Resume(Some(connection)) => self.resume(*connection),
+            Effect::Ended(exchange) => self.end_exchange(*exchange),
+            Effect::Aborted(exchange) => self.fail_exchange(*exchange),
+            &Effect::Bad { exchange, ended, error } => {
                 tracing::error!("the application's response cannot be sent: {error}");
                 if ended {
                     self.fail_exchange(exchange);

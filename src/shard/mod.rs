@@ -119,12 +119,11 @@ impl Core {
 
     /// Asks every lane for a kick; true when there is something to do instead of sleeping.
     fn arm_lanes(&mut self) -> bool {
-        let output_waits = !self.owing.is_empty();
         let mut work = false;
         self.armed = true;
         for (_, slot) in self.links.iter_mut() {
             if slot.usable() {
-                match slot.link.lane.arm(output_waits) {
+                match slot.link.lane.arm() {
                     Ok(found) => work |= found,
                     Err(fault) => (slot.fault, work) = (Some(fault), true),
                 }

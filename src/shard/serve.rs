@@ -161,7 +161,8 @@ impl Core {
         let (mut consumed, mut body, mut end) =
             (0, &rest[..0], self.head.body == BodyLength::Empty);
         if !end {
-            let window = rest.get(..inline_room(&self.head).min(rest.len())).unwrap_or_default();
+            let window =
+                rest.get(..limits::INLINE_BODY_SIZE_MAX.min(rest.len())).unwrap_or_default();
             match take_body(&mut connection.h1, window, &self.options.h1) {
                 Ok(taken) => {
                     consumed = taken.consumed;
@@ -266,11 +267,11 @@ impl Core {
                 if !entry.cancel_due {
                     (entry.end_due, entry.backlog) = (false, Vec::new());
                 }
-            } else if entry.end_due || !entry.backlog.is_empty() {
-                if let Some(taken) = lane.send_body(id, &entry.backlog, entry.end_due)? {
-                    entry.end_due &= taken < entry.backlog.len();
-                    entry.backlog.drain(..taken);
-                }
+            } else if (entry.end_due || !entry.backlog.is_empty())
+                && let Some(taken) = lane.send_body(id, &entry.backlog, entry.end_due)?
+            {
+                entry.end_due &= taken < entry.backlog.len();
+                entry.backlog.drain(..taken);
             }
             Ok(())
         })();
@@ -320,12 +321,6 @@ impl Core {
         }
         self.response_ended(index, next);
     }
-}
-
-/// How many body bytes a request record has room for beside this head.
-fn inline_room(head: &RequestHead) -> usize {
-    let taken = limits::RECORD_ALIGN + limits::RECORD_TABLES_SIZE_MAX + head.blob.len();
-    limits::RECORD_SIZE_MAX.saturating_sub(taken).min(limits::INLINE_BODY_SIZE_MAX)
 }
 
 /// The first piece of a body.

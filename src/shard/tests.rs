@@ -233,7 +233,7 @@ fn work(mut lane: WorkerLane, bell: Arc<Doorbell>, stop: Arc<Doorbell>) -> Vec<u
         }
         due.retain(|due| !due.body.is_empty());
         lane.publish().unwrap();
-        if lane.arm(!due.is_empty()).unwrap() {
+        if lane.arm().unwrap() {
             continue;
         }
         let mut fds = [PollFd::new(&*bell, PollFlags::IN), PollFd::new(&*stop, PollFlags::IN)];
@@ -386,9 +386,9 @@ fn a_chunked_body_arrives_without_its_framing() {
 #[test]
 fn the_largest_head_and_a_full_inline_body_fit_their_record_together() {
     let pool = Pool::new();
-    let path = "%41".repeat(5_000);
+    let path = "%41".repeat(2_600);
     let mut fields = String::from("host: test\r\nconnection: close\r\n");
-    for field in 0..8 {
+    for field in 0..11 {
         fields += &format!("x-{field}: {}\r\n", "v".repeat(2_000));
     }
     let body = "b".repeat(limits::INLINE_BODY_SIZE_MAX + 1);
@@ -403,7 +403,7 @@ fn the_largest_head_and_a_full_inline_body_fit_their_record_together() {
     );
     // The path is in the blob twice, raw and decoded.
     let answer = pool.world.ask(&format!("GET /user/{path} HTTP/1.1\r\n{fields}\r\n"));
-    assert!(answer.ends_with(&"A".repeat(5_000)), "{}", &answer[..100]);
+    assert!(answer.ends_with(&"A".repeat(2_600)), "{}", &answer[..100]);
     pool.end();
 }
 

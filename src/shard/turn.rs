@@ -399,10 +399,10 @@ impl<D: Driver> Shard<D> {
                 Phase::LastSend { .. } => connection.begin_close(),
                 Phase::Lingering if connection.at_end => connection.begin_close(),
                 Phase::Open if connection.at_end && connection.is_idle() => {
-                    connection.begin_close()
+                    connection.begin_close();
                 }
                 Phase::Open if self.drain_until.is_some() && connection.is_idle() => {
-                    connection.begin_close()
+                    connection.begin_close();
                 }
                 _ => {}
             }

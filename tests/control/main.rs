@@ -4,6 +4,8 @@
 //! Nothing here waits for a time: a test waits for a line on stderr, or for the end of it. Since workers inherit stderr, its
 //! end proves that none of them was left behind.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},

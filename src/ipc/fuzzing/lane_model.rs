@@ -1,0 +1,332 @@
+//! Both ends of a lane and one oracle: nothing lost, nothing torn, nobody asleep beside work, every chunk back.
+//!
+//! Invariant of the model: each direction is a queue of what was sent; a body may arrive in pieces, everything else
+//! as it was. A side that sleeps (its `arm` said so) may be left alone only while there is nothing for it.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    ipc::{
+        Doorbell, EdgeLane, Segment, WorkerLane,
+        layout::Geometry,
+        message::{FromWorker, Request, Response, ToWorker},
+    },
+    span::{Field, Span},
+};
+
+/// Records of up to 256 bytes, 128 of a body inline.
+const GEOMETRY: Geometry = Geometry::new(1024, 256, 4).unwrap();
+/// Turns that a side may need until it finds nothing more to do.
+const TURNS_MAX: usize = 4;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Action {
+    /// A request from the edge, a response from the worker.
+    Head {
+        size: u8,
+        end: bool,
+    },
+    Body {
+        len: u16,
+        end: bool,
+    },
+    Credit {
+        bytes: u8,
+    },
+    /// CANCEL from the edge, ABORT from the worker.
+    Stop,
+    Publish,
+    Receive,
+    /// What an event loop does before it blocks.
+    Settle,
+    Disarm,
+}
+
+/// An action, who does it, and on which exchange.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operation {
+    side: usize,
+    exchange: u64,
+    action: Action,
+}
+
+impl Operation {
+    pub(super) fn decode([selector, a, b, exchange]: [u8; super::OPERATION_SIZE]) -> Self {
+        let end = selector & 0x20 != 0;
+        let action = match selector >> 1 & 15 {
+            0..=2 => Action::Head { size: a, end },
+            3..=5 => Action::Body { len: u16::from_le_bytes([a, b & 7]), end },
+            6 => Action::Credit { bytes: a },
+            7 => Action::Stop,
+            8 | 9 => Action::Publish,
+            10..=12 => Action::Receive,
+            13 | 14 => Action::Settle,
+            _ => Action::Disarm,
+        };
+        Self { side: usize::from(selector & 1), exchange: u64::from(exchange), action }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Message {
+    Head { blob: Vec<u8>, end: bool },
+    Body { data: Vec<u8>, end: bool },
+    Credit(u64),
+    Stop,
+}
+
+enum End {
+    Edge(EdgeLane),
+    Worker(WorkerLane),
+}
+
+macro_rules! either {
+    ($end:expr, $lane:ident => $call:expr) => {
+        match $end {
+            End::Edge($lane) => $call,
+            End::Worker($lane) => $call,
+        }
+    };
+}
+
+impl End {
+    fn send_head(&mut self, exchange: u64, blob: &[u8], end: bool) -> bool {
+        let whole = Span::new(0, blob.len()).unwrap();
+        let fields = [Field { name: whole, value: whole }];
+        match self {
+            Self::Edge(lane) => {
+                let request = Request {
+                    route: 1,
+                    method: 2,
+                    version: 11,
+                    method_name: whole,
+                    raw_path: whole,
+                    path: whole,
+                    query: whole,
+                    authority: whole,
+                    fields: &fields,
+                    params: &[whole],
+                    blob,
+                    content_length: None,
+                    peer: None,
+                    body: b"inline",
+                    end,
+                };
+                lane.send_request(exchange, &request).unwrap()
+            }
+            Self::Worker(lane) => {
+                let response = Response {
+                    status: 200,
+                    fields: &fields,
+                    blob,
+                    content_length: Some(9),
+                    body: b"inline",
+                    end,
+                };
+                lane.send_response(exchange, &response).unwrap()
+            }
+        }
+    }
+
+    fn stop(&mut self, exchange: u64) -> bool {
+        match self {
+            Self::Edge(lane) => lane.send_cancel(exchange).unwrap(),
+            Self::Worker(lane) => lane.send_abort(exchange).unwrap(),
+        }
+    }
+
+    fn receive(&mut self) -> Option<(u64, Message)> {
+        let head = |fields: &[Field], blob: &[u8], body: &[u8], end| {
+            assert_eq!(fields[0].value.of(blob), Some(blob));
+            assert_eq!(body, b"inline");
+            Message::Head { blob: blob.to_vec(), end }
+        };
+        match self {
+            Self::Edge(lane) => lane.receive().unwrap().map(|(exchange, message)| {
+                let message = match message {
+                    FromWorker::Response(r) => head(r.fields, r.blob, r.body, r.end),
+                    FromWorker::Body { data, end } => Message::Body { data: data.to_vec(), end },
+                    FromWorker::Credit(bytes) => Message::Credit(bytes),
+                    FromWorker::Abort => Message::Stop,
+                };
+                (exchange, message)
+            }),
+            Self::Worker(lane) => lane.receive().unwrap().map(|(exchange, message)| {
+                let message = match message {
+                    ToWorker::Request(r) => head(r.fields, r.blob, r.body, r.end),
+                    ToWorker::Body { data, end } => Message::Body { data: data.to_vec(), end },
+                    ToWorker::Credit(bytes) => Message::Credit(bytes),
+                    ToWorker::Cancel => Message::Stop,
+                };
+                (exchange, message)
+            }),
+        }
+    }
+}
+
+struct Side {
+    end: End,
+    /// Sent by this side, not published.
+    committed: VecDeque<(u64, Message)>,
+    /// Published by this side, not received by the other.
+    visible: VecDeque<(u64, Message)>,
+    /// A head that found no room: its blob's length.
+    refused: Option<usize>,
+    /// `arm` said that there is nothing to do, and no kick came since.
+    asleep: bool,
+    /// Kicks since `arm` last said so.
+    kicked: usize,
+}
+
+/// Runs the operations, then both event loops until all is quiet.
+pub(super) fn run(operations: &[Operation]) {
+    let (e, w) = (Arc::new(Segment::heap(GEOMETRY)), Arc::new(Segment::heap(GEOMETRY)));
+    let bell = Arc::new(Doorbell::new().unwrap());
+    let edge = EdgeLane::new(Arc::clone(&e), Arc::clone(&w), Arc::clone(&bell));
+    let side = |end| Side {
+        end,
+        committed: VecDeque::new(),
+        visible: VecDeque::new(),
+        refused: None,
+        asleep: false,
+        kicked: 0,
+    };
+    let worker = WorkerLane::new(w, e, bell);
+    let mut model = Model { sides: [side(End::Edge(edge)), side(End::Worker(worker))], sent: 0 };
+    for operation in operations {
+        model.step(*operation);
+    }
+    for _ in 0..4 {
+        model.settle(0);
+        model.settle(1);
+    }
+    for side in &model.sides {
+        assert!(side.committed.is_empty() && side.visible.is_empty(), "something was lost");
+        assert_eq!(either!(&side.end, lane => lane.leased_chunks()), 0, "a chunk was lost");
+    }
+}
+
+struct Model {
+    sides: [Side; 2],
+    sent: u8,
+}
+
+impl Model {
+    fn step(&mut self, Operation { side, exchange, action }: Operation) {
+        self.sides[side].asleep = false;
+        match action {
+            Action::Head { size, end } => {
+                self.send_head(side, exchange, usize::from(size) % 97, end);
+            }
+            Action::Body { len, end } => self.send_body(side, exchange, usize::from(len), end),
+            Action::Credit { bytes } => {
+                let side = &mut self.sides[side];
+                let bytes = u64::from(bytes);
+                if either!(&mut side.end, lane => lane.send_credit(exchange, bytes)).unwrap() {
+                    side.committed.push_back((exchange, Message::Credit(bytes)));
+                }
+            }
+            Action::Stop => {
+                if self.sides[side].end.stop(exchange) {
+                    self.sides[side].committed.push_back((exchange, Message::Stop));
+                }
+            }
+            Action::Publish => self.publish(side),
+            Action::Receive => {
+                self.receive(side);
+            }
+            Action::Settle => self.settle(side),
+            Action::Disarm => either!(&mut self.sides[side].end, lane => lane.disarm()),
+        }
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        self.sent = self.sent.wrapping_add(1);
+        let first = usize::from(self.sent);
+        (first..first + len).map(|i| u8::try_from(i % 251).unwrap()).collect()
+    }
+
+    fn send_head(&mut self, side: usize, exchange: u64, len: usize, end: bool) {
+        let blob = self.bytes(len);
+        let side = &mut self.sides[side];
+        if side.end.send_head(exchange, &blob, end) {
+            side.committed.push_back((exchange, Message::Head { blob, end }));
+            side.refused = None;
+        } else {
+            side.refused = Some(len);
+        }
+    }
+
+    fn send_body(&mut self, side: usize, exchange: u64, len: usize, end: bool) {
+        let mut data = self.bytes(len);
+        let side = &mut self.sides[side];
+        let taken = either!(&mut side.end, lane => lane.send_body(exchange, &data, end)).unwrap();
+        if let Some(taken) = taken {
+            assert!(taken <= len && (taken > 0 || len == 0));
+            data.truncate(taken);
+            side.committed.push_back((exchange, Message::Body { data, end: end && taken == len }));
+        }
+        assert!(either!(&side.end, lane => lane.leased_chunks()) <= GEOMETRY.chunk_count());
+    }
+
+    fn publish(&mut self, side: usize) {
+        let this = &mut self.sides[side];
+        let kicked = either!(&mut this.end, lane => lane.publish()).unwrap();
+        this.visible.append(&mut this.committed);
+        let other = &mut self.sides[1 - side];
+        if kicked {
+            other.asleep = false;
+            other.kicked += 1;
+            assert!(other.kicked <= 2, "one kick for a record, one for room, and no more");
+        }
+        if other.asleep {
+            assert!(!either!(&other.end, lane => lane.pending()), "asleep beside a record");
+            if let Some(len) = other.refused {
+                let blob = vec![0; len];
+                assert!(!other.end.send_head(0, &blob, false), "asleep beside the room it wants");
+            }
+        }
+    }
+
+    fn receive(&mut self, side: usize) -> bool {
+        let got = self.sides[side].end.receive();
+        let expected = &mut self.sides[1 - side].visible;
+        let Some((exchange, message)) = got else {
+            assert!(expected.is_empty(), "published and not found");
+            return false;
+        };
+        let (sent_on, sent) = expected.pop_front().expect("nothing was sent");
+        assert_eq!(exchange, sent_on);
+        match (message, sent) {
+            (Message::Body { data, end }, Message::Body { data: mut rest, end: last }) => {
+                assert!(rest.starts_with(&data));
+                assert!(!data.is_empty() || rest.is_empty());
+                rest.drain(..data.len());
+                assert_eq!(end, last && rest.is_empty());
+                if !rest.is_empty() {
+                    expected.push_front((exchange, Message::Body { data: rest, end: last }));
+                }
+            }
+            (message, sent) => assert_eq!(message, sent),
+        }
+        true
+    }
+
+    /// An event loop's turns until it may sleep.
+    fn settle(&mut self, side: usize) {
+        for _ in 0..TURNS_MAX {
+            while self.receive(side) {}
+            if let Some(len) = self.sides[side].refused.take() {
+                self.send_head(side, 0, len, false);
+            }
+            self.publish(side);
+            if !either!(&mut self.sides[side].end, lane => lane.arm()).unwrap() {
+                assert!(self.sides[1 - side].visible.is_empty(), "asleep beside a record");
+                self.sides[side].asleep = true;
+                self.sides[side].kicked = 0;
+                return;
+            }
+        }
+        panic!("a side keeps finding something to do, and does nothing");
+    }
+}
