@@ -17,6 +17,7 @@ const LAYERS: &[(&str, Option<&[&str]>)] = &[
     ("ipc", Some(&["limits", "span"])),
     ("pool", Some(&["limits", "span", "ipc"])),
     ("shard", Some(&["limits", "span", "proto", "uring", "ipc", "pool"])),
+    ("config", Some(&["limits"])),
     ("control", None),
     ("lib", None),
     ("main", None),

@@ -272,8 +272,8 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, id: Id) {
-        let bells = self.shards.iter().map(|shard| shard.handle.doorbell());
-        let started = process::spawn(&self.options, id.0, id.1, bells).and_then(|process| {
+        let shards = self.shards.len();
+        let started = process::spawn(&self.options, id.0, id.1, shards).and_then(|process| {
             let (from, to) = UnixStream::from_std(process.channel)?.into_split();
             tokio_uring::spawn(attend(id, process.child, from, self.events.clone()));
             let process::Process { pid, pidfd, links, .. } = process;

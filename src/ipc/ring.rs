@@ -371,7 +371,7 @@ mod tests {
         }
 
         fn forge_word(&self, word: Word, value: u64) {
-            self.there.word(word).store(value, Ordering::Release);
+            self.there.word(word).store(value, Ordering::Relaxed);
         }
     }
 

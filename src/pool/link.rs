@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use crate::ipc::EdgeLane;
+use crate::ipc::{Doorbell, EdgeLane};
 
 /// A place in the pool, `0..workers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +51,8 @@ pub struct Link {
     pub incarnation: Incarnation,
     /// The shard's end of the lane.
     pub lane: EdgeLane,
+    /// Becomes readable when the worker wants the shard to look at the lane.
+    pub bell: Doorbell,
     /// Becomes readable when the process ends.
     pub pidfd: OwnedFd,
     /// Shared with the other shards' links to the same incarnation.

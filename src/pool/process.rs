@@ -113,26 +113,27 @@ pub fn check_python(python: &Path) -> Result<(), PythonError> {
     }
 }
 
-/// Starts a worker and hands it its lanes, one to each of the shards whose doorbells these are.
+/// Starts a worker and hands it its lanes, one to each of so many shards.
 ///
 /// To be called inside a tokio runtime, on a thread that lives as long as the server: the kernel tells a worker of its parent's death when the
 /// thread ends that started it.
-pub fn spawn<'a>(
+pub fn spawn(
     options: &Options,
     worker: WorkerId,
     incarnation: Incarnation,
-    shard_bells: impl ExactSizeIterator<Item = &'a Doorbell>,
+    shards: usize,
 ) -> io::Result<Process> {
-    let shards = shard_bells.len();
-    let bell = Arc::new(Doorbell::new()?);
+    let (bell, listen) = Doorbell::pipe()?;
+    let bell = Arc::new(bell);
     let mut lanes = Vec::with_capacity(shards);
-    let mut fds = vec![bell.as_fd().try_clone_to_owned()?];
-    for (shard, shard_bell) in shard_bells.enumerate() {
+    let mut fds = vec![OwnedFd::from(listen)];
+    for shard in 0..shards {
         let name = |side| format!("fasterapi-{side}-{shard}-{}.{}", worker.0, incarnation.0);
         let (e, e_fd) = Segment::create(&name('e'), Geometry::PRODUCT, Writer::Creator)?;
         let (w, w_fd) = Segment::create(&name('w'), Geometry::PRODUCT, Writer::Receiver)?;
-        lanes.push(EdgeLane::new(e, w, Arc::clone(&bell)));
+        let shard_bell = Doorbell::new()?;
         fds.extend([e_fd, w_fd, shard_bell.as_fd().try_clone_to_owned()?]);
+        lanes.push((EdgeLane::new(e, w, Arc::clone(&bell)), shard_bell));
     }
 
     let (channel, theirs) = UnixStream::pair()?;
@@ -167,9 +168,9 @@ pub fn spawn<'a>(
     channel.set_nonblocking(true)?;
 
     let load = Load::default();
-    let link = |lane| {
+    let link = |(lane, bell)| {
         let pidfd = pidfd.try_clone()?;
-        Ok(Link { worker, incarnation, lane, pidfd, load: load.clone() })
+        Ok(Link { worker, incarnation, lane, bell, pidfd, load: load.clone() })
     };
     let links = lanes.into_iter().map(link).collect::<io::Result<_>>()?;
     Ok(Process { child, pid, pidfd, channel, links })

@@ -40,7 +40,7 @@ impl Core {
             return false;
         };
         let (exchanges, connections) = (&mut self.exchanges, &mut self.connections);
-        let outcome = slot.link.lane.receive().and_then(|received| {
+        let outcome = slot.lane.receive().and_then(|received| {
             let Some((id, message)) = received else { return Ok(None) };
             let Some(exchange) = exchanges.find(id, index)? else { return Ok(Some(Effect::None)) };
             let Some(entry) = exchanges.get_mut(exchange) else { return Ok(Some(Effect::None)) };
@@ -221,7 +221,7 @@ impl Core {
     fn forget(&mut self, index: usize) -> Option<super::exchange::Exchange> {
         let entry = self.exchanges.remove(index)?;
         if let Some(slot) = self.links.get_mut(entry.link) {
-            slot.link.load.remove();
+            slot.load.remove();
         }
         Some(entry)
     }
@@ -239,7 +239,7 @@ impl Core {
             return;
         };
         slot.touched = true;
-        match slot.link.lane.send_credit(id, due as u64) {
+        match slot.lane.send_credit(id, due as u64) {
             Ok(true) => entry.credit_returned(due),
             Ok(false) => self.list(exchange),
             Err(fault) => slot.fault = Some(fault),
@@ -272,7 +272,7 @@ impl Core {
             }
             let Some(slot) = self.links.remove(index) else { continue };
             if let Some(fault) = slot.fault {
-                self.report_fault(slot.link.worker, slot.link.incarnation, fault);
+                self.report_fault(slot.worker, slot.incarnation, fault);
             }
             slots.push(slot);
         }

@@ -101,7 +101,7 @@ pub struct Mailbox {
 }
 
 impl Handle {
-    /// Both ends. The doorbell is also the one that the shard's workers ring.
+    /// Both ends.
     pub fn new(reports: tokio::sync::mpsc::UnboundedSender<Report>) -> io::Result<(Self, Mailbox)> {
         let (sender, receiver) = mpsc::channel();
         let doorbell = Arc::new(Doorbell::new()?);
@@ -112,10 +112,5 @@ impl Handle {
     /// Queues a command and wakes the shard. False when the shard has ended.
     pub fn send(&self, command: Command) -> bool {
         self.commands.send(command).is_ok() && self.doorbell.kick().is_ok()
-    }
-
-    /// What the shard sleeps on; a duplicate goes to each worker.
-    pub fn doorbell(&self) -> &Doorbell {
-        &self.doorbell
     }
 }

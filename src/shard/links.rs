@@ -5,12 +5,18 @@
 
 use slab::Slab;
 
-use crate::{ipc::Fault, pool::Link};
+use crate::{
+    ipc::{EdgeLane, Fault},
+    pool::{Incarnation, Load, WorkerId},
+};
 
 /// A link with what the shard knows about it.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) link: Link,
+    pub(super) worker: WorkerId,
+    pub(super) incarnation: Incarnation,
+    pub(super) lane: EdgeLane,
+    pub(super) load: Load,
     /// Guards a late completion of a former tenant's pidfd.
     pub(super) generation: u32,
     /// Set when the worker broke the protocol; the link goes at the end of the turn.
@@ -38,10 +44,24 @@ pub(super) struct Links {
 
 impl Links {
     /// Takes a link in; its index and generation.
-    pub(super) fn insert(&mut self, link: Link) -> (usize, u32) {
+    pub(super) fn insert(
+        &mut self,
+        (worker, incarnation): (WorkerId, Incarnation),
+        lane: EdgeLane,
+        load: Load,
+    ) -> (usize, u32) {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let slot = Slot { link, generation, fault: None, dead: false, touched: false };
+        let slot = Slot {
+            worker,
+            incarnation,
+            lane,
+            load,
+            generation,
+            fault: None,
+            dead: false,
+            touched: false,
+        };
         (self.slots.insert(slot), generation)
     }
 
@@ -64,7 +84,7 @@ impl Links {
 
     /// True when some lane has something to read; no system call.
     pub(super) fn pending(&self) -> bool {
-        self.slots.iter().any(|(_, slot)| slot.usable() && slot.link.lane.pending())
+        self.slots.iter().any(|(_, slot)| slot.usable() && slot.lane.pending())
     }
 
     /// The least loaded usable link that `tried` does not hold.
@@ -73,7 +93,7 @@ impl Links {
         let free =
             self.slots.iter().filter(|(index, slot)| slot.usable() && !tried.contains(index));
         let chosen =
-            free.min_by_key(|(index, slot)| (slot.link.load.get(), index.wrapping_sub(start)))?.0;
+            free.min_by_key(|(index, slot)| (slot.load.get(), index.wrapping_sub(start)))?.0;
         self.next = chosen + 1;
         Some(chosen)
     }

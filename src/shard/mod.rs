@@ -110,7 +110,7 @@ impl Core {
         for (_, slot) in self.links.iter_mut() {
             if std::mem::take(&mut slot.touched)
                 && slot.usable()
-                && let Err(fault) = slot.link.lane.publish()
+                && let Err(fault) = slot.lane.publish()
             {
                 slot.fault = Some(fault);
             }
@@ -123,7 +123,7 @@ impl Core {
         self.armed = true;
         for (_, slot) in self.links.iter_mut() {
             if slot.usable() {
-                match slot.link.lane.arm() {
+                match slot.lane.arm() {
                     Ok(found) => work |= found,
                     Err(fault) => (slot.fault, work) = (Some(fault), true),
                 }
@@ -138,7 +138,7 @@ impl Core {
             return;
         }
         for (_, slot) in self.links.iter_mut() {
-            slot.link.lane.disarm();
+            slot.lane.disarm();
         }
     }
 

@@ -227,7 +227,7 @@ impl Core {
         entry.upload_credit = entry.upload_credit.saturating_sub(data.len());
         let sent = self.links.get_mut(entry.link).map(|slot| {
             slot.touched = true;
-            slot.link.lane.send_body(id, data, false).map_err(|fault| slot.fault = Some(fault))
+            slot.lane.send_body(id, data, false).map_err(|fault| slot.fault = Some(fault))
         });
         let taken = sent.and_then(Result::ok).flatten().unwrap_or(0);
         if let Some(rest) = data.get(taken..).filter(|rest| !rest.is_empty()) {
@@ -260,7 +260,7 @@ impl Core {
             return;
         };
         slot.touched = true;
-        let lane = &mut slot.link.lane;
+        let lane = &mut slot.lane;
         let outcome = (|| {
             if entry.cancel_due {
                 entry.cancel_due = !lane.send_cancel(id)?;
@@ -375,10 +375,10 @@ fn place(
         let exchange = exchanges.insert(connection, chosen, now);
         let id = exchanges.id(exchange);
         if let Some(slot) = links.get_mut(chosen) {
-            match slot.link.lane.send_request(id, request) {
+            match slot.lane.send_request(id, request) {
                 Ok(true) => {
                     slot.touched = true;
-                    slot.link.load.add();
+                    slot.load.add();
                     return Some(exchange);
                 }
                 Ok(false) => {}

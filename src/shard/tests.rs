@@ -74,10 +74,12 @@ impl World {
     fn attach(&self, worker: u16, process: &Worker) -> WorkerLane {
         let (e, e_fd) = Segment::create("e", Geometry::PRODUCT, Writer::Creator).unwrap();
         let (w, w_fd) = Segment::create("w", Geometry::PRODUCT, Writer::Receiver).unwrap();
+        let shard_bell = Doorbell::new().unwrap();
         let link = Link {
             worker: WorkerId(worker),
             incarnation: Incarnation(1),
             lane: EdgeLane::new(e, w, Arc::clone(&process.bell)),
+            bell: shard_bell.try_clone().unwrap(),
             pidfd: process.pidfd(),
             load: Load::default(),
         };
@@ -95,9 +97,8 @@ impl World {
         ];
         let routes = Arc::new(Routes::new(routes, true).unwrap());
         assert!(self.handle.send(Command::Attach(Box::new(link), routes)));
-        let shard_bell = Arc::new(self.handle.doorbell().try_clone().unwrap());
         let own = Segment::attach(w_fd.as_fd(), true).unwrap();
-        WorkerLane::new(own, Segment::attach(e_fd.as_fd(), false).unwrap(), shard_bell)
+        WorkerLane::new(own, Segment::attach(e_fd.as_fd(), false).unwrap(), Arc::new(shard_bell))
     }
 
     fn connect(&self) -> TcpStream {
@@ -161,7 +162,7 @@ struct Due {
 }
 
 /// Serves a lane until it was cancelled on `/hang` or the test is over (`stop`).
-fn work(mut lane: WorkerLane, bell: Arc<Doorbell>, stop: Arc<Doorbell>) -> Vec<u64> {
+fn work(mut lane: WorkerLane, bell: &Doorbell, stop: &Doorbell) -> Vec<u64> {
     let (mut due, mut bodies, mut cancelled) =
         (Vec::<Due>::new(), Vec::<(u64, Vec<u8>)>::new(), Vec::new());
     loop {
@@ -218,31 +219,36 @@ fn work(mut lane: WorkerLane, bell: Arc<Doorbell>, stop: Arc<Doorbell>) -> Vec<u
                 due.push(Due { exchange, body, credit: limits::EXCHANGE_WINDOW, begun: false });
             }
         }
-        for due in &mut due {
-            if !std::mem::replace(&mut due.begun, true) {
-                begin(&mut lane, due);
-            }
-            let take = due.credit.min(due.body.len());
-            if take > 0 {
-                let end = take == due.body.len();
-                if let Some(taken) = lane.send_body(due.exchange, &due.body[..take], end).unwrap() {
-                    due.body.drain(..taken);
-                    due.credit -= taken;
-                }
-            }
-        }
+        pump(&mut lane, &mut due);
         due.retain(|due| !due.body.is_empty());
         lane.publish().unwrap();
         if lane.arm().unwrap() {
             continue;
         }
-        let mut fds = [PollFd::new(&*bell, PollFlags::IN), PollFd::new(&*stop, PollFlags::IN)];
+        let mut fds = [PollFd::new(bell, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
         poll(&mut fds, None).unwrap();
         if !fds[1].revents().is_empty() {
             return cancelled;
         }
         bell.hush().unwrap();
         lane.disarm();
+    }
+}
+
+/// Sends what there is credit and room for.
+fn pump(lane: &mut WorkerLane, due: &mut [Due]) {
+    for due in due {
+        if !std::mem::replace(&mut due.begun, true) {
+            begin(lane, due);
+        }
+        let take = due.credit.min(due.body.len());
+        if take > 0 {
+            let end = take == due.body.len();
+            if let Some(taken) = lane.send_body(due.exchange, &due.body[..take], end).unwrap() {
+                due.body.drain(..taken);
+                due.credit -= taken;
+            }
+        }
     }
 }
 
@@ -274,7 +280,7 @@ impl Pool {
         let lane = world.attach(0, &worker);
         let stop = Arc::new(Doorbell::new().unwrap());
         let (bell, stopped) = (Arc::clone(&worker.bell), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || work(lane, bell, stopped));
+        let thread = std::thread::spawn(move || work(lane, &bell, &stopped));
         Self { world, worker, thread, stop }
     }
 
@@ -447,7 +453,7 @@ fn a_worker_that_dies_costs_its_exchanges_a_502_and_no_connection() {
     let next = Worker::new();
     let lane = pool.world.attach(0, &next);
     let (bell, stop) = (Arc::clone(&next.bell), Arc::clone(&pool.stop));
-    let thread = std::thread::spawn(move || work(lane, bell, stop));
+    let thread = std::thread::spawn(move || work(lane, &bell, &stop));
     stream.write_all(get("/user/2").as_bytes()).unwrap();
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
@@ -518,8 +524,6 @@ fn a_worker_that_breaks_the_protocol_is_reported_and_its_exchanges_are_answered_
     };
     assert!(lane.send_response(id ^ (1 << 40), &response).unwrap());
     lane.publish().unwrap();
-    worker.bell.kick().unwrap();
-    world.handle.doorbell().kick().unwrap();
     assert!(matches!(
         world.report(),
         Report::Faulty { worker: WorkerId(3), incarnation: Incarnation(1), .. }

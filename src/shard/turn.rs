@@ -23,6 +23,7 @@ use super::{
     spin::Spin,
 };
 use crate::{
+    ipc::Doorbell,
     limits,
     pool::Link,
     proto::{h1::Refusal, head::RequestHead},
@@ -37,6 +38,7 @@ mod kind {
     pub(super) const SHUTDOWN: u8 = 4;
     pub(super) const DOORBELL: u8 = 5;
     pub(super) const PIDFD: u8 = 6;
+    pub(super) const LANE: u8 = 7;
 }
 
 /// A shard: its core, and what it has in the kernel.
@@ -46,8 +48,8 @@ struct Shard<D> {
     shard: usize,
     mailbox: Mailbox,
     listeners: Vec<Option<Socket>>,
-    /// The pidfd of each link, with its operation; `None` once the link is gone and the poll has ended.
-    pidfds: Slab<Pidfd>,
+    /// What is polled of each worker, until the process has ended and its polls with it.
+    watches: Slab<Watch>,
     generation: u32,
     spin: Spin,
     next_sweep: Instant,
@@ -73,10 +75,15 @@ enum Accepting {
     Paused,
 }
 
-struct Pidfd {
-    fd: OwnedFd,
+struct Watch {
+    pidfd: OwnedFd,
+    bell: Doorbell,
     link: usize,
     link_generation: u32,
+    /// Polls in flight, of two; at zero the descriptors are closed.
+    polls: u8,
+    /// The process has ended.
+    over: bool,
 }
 
 /// Runs a shard on the calling thread until it has drained, and says how it went through the mailbox.
@@ -132,7 +139,7 @@ impl<D: Driver> Shard<D> {
             shard: options.shard,
             mailbox,
             listeners,
-            pidfds: Slab::new(),
+            watches: Slab::new(),
             generation: 0,
             spin: Spin::new(options.spin_max),
             next_sweep: now + limits::SWEEP_INTERVAL,
@@ -243,7 +250,7 @@ impl<D: Driver> Shard<D> {
                 }
                 self.obey();
             }
-            kind::PIDFD => self.worker_ended(token, &event, more),
+            kind::PIDFD | kind::LANE => self.watched(token, &event, more),
             other => unreachable!("the shard starts no operation of kind {other}"),
         }
     }
@@ -483,36 +490,45 @@ impl<D: Driver> Shard<D> {
     }
 
     fn attach(&mut self, link: Link) {
-        let fd = match link.pidfd.try_clone() {
-            Ok(fd) => fd,
-            Err(error) => {
-                return tracing::error!(
-                    "worker {} cannot be watched, and is not used: {error}",
-                    link.worker.0
-                );
-            }
-        };
-        let (link, link_generation) = self.core.links.insert(link);
-        let index = self.pidfds.insert(Pidfd { fd, link, link_generation });
-        let token = token(kind::PIDFD, 0, u32::try_from(index).unwrap_or(u32::MAX));
-        if let Some(pidfd) = self.pidfds.get(index) {
-            self.driver.poll(pidfd.fd.as_fd(), token);
-        }
+        let Link { worker, incarnation, lane, bell, pidfd, load } = link;
+        let (link, link_generation) = self.core.links.insert((worker, incarnation), lane, load);
+        let watch = Watch { pidfd, bell, link, link_generation, polls: 2, over: false };
+        let index = self.watches.insert(watch);
+        let Some(watch) = self.watches.get(index) else { return };
+        let of = |kind| token(kind, 0, u32::try_from(index).unwrap_or(u32::MAX));
+        self.driver.poll(watch.pidfd.as_fd(), of(kind::PIDFD));
+        self.driver.poll(watch.bell.as_fd(), of(kind::LANE));
     }
 
-    fn worker_ended(&mut self, token: Token, event: &Event, more: bool) {
+    /// A worker rang (its lane is read with the others, at the end of the turn), or has ended.
+    fn watched(&mut self, token: Token, event: &Event, more: bool) {
         let index = token.index as usize;
-        let Some(pidfd) = self.pidfds.get(index) else { return };
-        match event {
-            Event::Readable => self.core.worker_died(pidfd.link, pidfd.link_generation),
-            Event::Failed(Errno::CANCELED) => {}
-            other => tracing::error!("polling a worker's pidfd: {other:?}"),
+        let Some(watch) = self.watches.get_mut(index) else { return };
+        if token.kind == kind::PIDFD && matches!(event, Event::Readable) && !watch.over {
+            watch.over = true;
+            self.core.worker_died(watch.link, watch.link_generation);
+            for kind in [kind::PIDFD, kind::LANE] {
+                if kind == kind::LANE || more {
+                    self.driver.cancel(Token { kind, ..token });
+                }
+            }
         }
         if more {
-            self.driver.cancel(token);
-        } else {
-            let pidfd = self.pidfds.remove(index);
-            self.driver.close(pidfd.fd);
+            return;
+        }
+        if watch.over {
+            watch.polls -= 1;
+            if watch.polls == 0 {
+                let watch = self.watches.remove(index);
+                self.driver.close(watch.pidfd);
+                self.driver.close(watch.bell.into());
+            }
+            return;
+        }
+        // The kernel may end a multishot poll at any time.
+        match token.kind {
+            kind::LANE => self.driver.poll(watch.bell.as_fd(), token),
+            _ => self.driver.poll(watch.pidfd.as_fd(), token),
         }
     }
 

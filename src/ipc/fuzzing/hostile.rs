@@ -45,7 +45,7 @@ pub(super) fn run(data: &[u8]) {
     let hostile = Arc::new(Segment::heap(geometry));
     let (words, rest) = rest.split_at(rest.len().min(WORDS.len() * 8));
     for (word, value) in WORDS.into_iter().zip(words.as_chunks().0) {
-        hostile.word(word).store(u64::from_le_bytes(*value), Ordering::Release);
+        hostile.word(word).store(u64::from_le_bytes(*value), Ordering::Relaxed);
     }
     let body_size = geometry.segment_size() - RING_OFFSET;
     let (body, operations) = rest.split_at(rest.len().min(body_size));
@@ -185,7 +185,7 @@ impl Case {
         header[8] = flags >> 2;
         self.hostile.write(RING_OFFSET + place, &header);
         let next = tail.wrapping_add(u64::from(len.next_multiple_of(16)));
-        self.hostile.word(Word::Tail).store(next, Ordering::Release);
+        self.hostile.word(Word::Tail).store(next, Ordering::Relaxed);
     }
 
     fn forge_byte(&mut self, at: usize, value: u8) {
@@ -196,12 +196,12 @@ impl Case {
     fn move_word(&mut self, word: Word, by: i64, shift: u8) {
         let word = self.hostile.word(word);
         let moved = word.load(Ordering::Relaxed).wrapping_add_signed(by << (shift & 63));
-        word.store(moved, Ordering::Release);
+        word.store(moved, Ordering::Relaxed);
     }
 
     /// What a well-behaved worker would do next: without it the edge's ring fills up once and stays full.
     fn read_everything(&mut self) {
         let written = self.own.word(Word::Tail).load(Ordering::Relaxed);
-        self.hostile.word(Word::Head).store(written, Ordering::Release);
+        self.hostile.word(Word::Head).store(written, Ordering::Relaxed);
     }
 }

@@ -95,6 +95,17 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
+    /// The first segment where it is a literal: every path that matches begins with it. `None` where a parameter is
+    /// part of it.
+    pub(super) fn first_segment(&self) -> Option<&str> {
+        let Some(Part::Literal(text)) = self.parts.first() else { return None };
+        let rest = text.strip_prefix('/')?;
+        match rest.split_once('/') {
+            Some((segment, _)) => Some(segment),
+            None => (self.parts.len() == 1).then_some(rest),
+        }
+    }
+
     pub(super) fn parse(path: &str) -> Result<Self, RouteErrorKind> {
         if !path.starts_with('/') {
             return Err(RouteErrorKind::NotAbsolute);
