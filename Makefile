@@ -19,11 +19,11 @@ worker_sources := $(shell find pyworker -name '*.rs' -o -name '*.py' -o -name '*
 # What the extension module links of the root crate.
 ipc_sources    := src/lib.rs src/limits.rs src/span.rs $(shell find src/ipc -name '*.rs') Cargo.toml Cargo.lock
 fuzz_targets   := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
-bench_targets  := $(basename $(notdir $(wildcard benches/*.rs)))
+bench_targets  := $(filter-out lane_rtt,$(basename $(notdir $(wildcard benches/*.rs))))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build tools test test-rust test-loom test-python lint fuzz miri bench bench-lane bench-peers bench-idle clean
+.PHONY: help run build tools test test-rust test-loom test-native test-python lint fuzz miri bench bench-lane bench-peers bench-idle clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,7 +66,7 @@ $(VENV)/.tools: ci/requirements-test.txt pyworker/pyproject.toml $(VENV)/.packag
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 
-test: test-rust test-loom test-python ## every test: Rust (fuzz corpora included), loom, Python, end to end
+test: test-rust test-loom test-native test-python ## every test: Rust (fuzz corpora included), loom, Python, end to end
 
 test-rust: | $(VENV)/.made
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --locked; \
@@ -79,16 +79,26 @@ test-loom: | $(VENV)/.made
 	RUSTFLAGS='--cfg loom' CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 	cargo test --locked --lib --no-default-features --release --target-dir target/loom loom_
 
+# The native half against a real loop, with the edge's end of the lanes in the same process (the feature `testing`):
+# a package beside the installed one, with overflow checks and debug assertions.
+staged := target/testing-package
+
+test-native: tools
+	cargo build --locked -p pyworker --features testing
+	rm -rf $(staged) && mkdir -p $(staged) && cp -r pyworker/python/fasterapi $(staged)/
+	cp target/debug/lib_native.so $(staged)/fasterapi/_native.abi3.so
+	cd pyworker && PYTHONPATH=$(abspath $(staged)) $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests tests/test_native.py tests/test_native_tasks.py
+
 # The installed package is what is tested, not the source tree, which has no native half.
 test-python: build tools
-	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests,@echo 'skipped: no pyworker/tests')
+	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests --ignore tests/test_native.py --ignore tests/test_native_tasks.py,@echo 'skipped: no pyworker/tests')
 	$(if $(wildcard ci/e2e),$(BIN)/python -m pytest -q ci/e2e,@echo 'skipped: no ci/e2e')
 
 lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
 	cargo fmt --all --check
 	$(if $(fuzz_targets),cargo fmt --manifest-path fuzz/Cargo.toml --check)
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked -p pyworker -- -D warnings
+	cargo clippy --locked -p pyworker --features testing -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd pyworker && $(abspath $(BIN))/mypy
@@ -112,8 +122,8 @@ miri: ## ipc under Miri (needs a nightly with the components miri and rust-src)
 bench: ## criterion micro-benchmarks
 	$(if $(bench_targets),cargo bench --locked $(bench_targets:%=--bench %),@echo 'none yet: benches/*.rs')
 
-bench-lane: ## the lane alone: records through both rings
-	cargo bench --locked --bench lane
+bench-lane: ## round trips between two processes: lane (spinning, sleeping), socketpair, pipes
+	cargo bench --locked --bench lane_rtt
 
 bench-peers: build target/peers/.made ## side by side with other Python servers → benches/results/peers.{md,json,svg}
 	@ci/system-packages bench

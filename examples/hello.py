@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
-
 from fasterapi import FastAPI, HTTPException, Query
+from pydantic import BaseModel, Field
 
 
 @asynccontextmanager
@@ -52,7 +51,9 @@ async def user(user_id: int) -> dict[str, Any]:
 
 
 @app.get("/items")
-async def items(limit: Annotated[int, Query(ge=1, le=100)] = 10, tag: Annotated[list[str] | None, Query()] = None) -> list[Item]:
+async def items(
+    limit: Annotated[int, Query(ge=1, le=100)] = 10, tag: Annotated[list[str] | None, Query()] = None
+) -> list[Item]:
     wanted = set(tag or ())
     found = [item for item in app.state.items.values() if wanted <= set(item.tags)]
     return found[:limit]

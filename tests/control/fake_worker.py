@@ -8,6 +8,8 @@ import signal
 import socket
 import stat
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 if sys.argv[1] == "-c":
     sys.exit(int(os.environ.get("FAKE_PROBE", "0")))
@@ -16,11 +18,9 @@ assert sys.argv[1:] == ["-m", "fasterapi.core.worker_pool"], sys.argv
 
 def kinds() -> dict[int, str]:
     found = {}
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        try:
-            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
-        except FileNotFoundError:
-            pass  # The directory's own.
+    for link in list(Path("/proc/self/fd").iterdir()):
+        with suppress(FileNotFoundError):  # The directory's own.
+            found[int(link.name)] = str(link.readlink())
     return found
 
 
