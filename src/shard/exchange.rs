@@ -73,6 +73,7 @@ impl Exchange {
 pub(super) struct Exchanges {
     entries: Slab<Exchange>,
     serial: u32,
+    count: u64,
 }
 
 impl Exchanges {
@@ -80,6 +81,7 @@ impl Exchanges {
     pub(super) fn insert(&mut self, connection: usize, link: usize, now: Instant) -> usize {
         // Zero is never a serial, so that no id is zero.
         self.serial = self.serial.checked_add(1).unwrap_or(1);
+        self.count += 1;
         self.entries.insert(Exchange {
             serial: self.serial,
             connection: Some(connection),
@@ -124,6 +126,11 @@ impl Exchanges {
 
     pub(super) fn remove(&mut self, index: usize) -> Option<Exchange> {
         self.entries.try_remove(index)
+    }
+
+    /// Exchanges that were ever begun.
+    pub(super) fn count(&self) -> u64 {
+        self.count
     }
 
     pub(super) fn len(&self) -> usize {

@@ -53,6 +53,8 @@ struct Core {
     spare: Spare,
     /// True exactly while lanes may hold a wish for a kick.
     armed: bool,
+    /// Kicks sent to workers.
+    kicks: u64,
     /// The head under way, and its path parameters: kept for their buffers.
     head: RequestHead,
     params: Vec<Span>,
@@ -108,11 +110,11 @@ impl Core {
     /// Makes everything written to the lanes visible, and kicks who sleeps.
     fn publish_lanes(&mut self) {
         for (_, slot) in self.links.iter_mut() {
-            if std::mem::take(&mut slot.touched)
-                && slot.usable()
-                && let Err(fault) = slot.lane.publish()
-            {
-                slot.fault = Some(fault);
+            if std::mem::take(&mut slot.touched) && slot.usable() {
+                match slot.lane.publish() {
+                    Ok(kicked) => self.kicks += u64::from(kicked),
+                    Err(fault) => slot.fault = Some(fault),
+                }
             }
         }
     }

@@ -12,11 +12,14 @@ const FLOOR: Duration = Duration::from_micros(1);
 pub(super) struct Spin {
     budget: Duration,
     max: Duration,
+    /// Spins that found work, and those that did not.
+    pub(super) hits: u64,
+    pub(super) misses: u64,
 }
 
 impl Spin {
     pub(super) fn new(max: Duration) -> Self {
-        Self { budget: max, max }
+        Self { budget: max, max, hits: 0, misses: 0 }
     }
 
     pub(super) fn budget(&self) -> Duration {
@@ -25,6 +28,7 @@ impl Spin {
 
     /// Tells how a spin ended.
     pub(super) fn ended(&mut self, found: bool) {
+        *(if found { &mut self.hits } else { &mut self.misses }) += 1;
         let next = if found { self.budget * 2 } else { self.budget / 2 };
         self.budget = next.clamp(FLOOR.min(self.max), self.max);
     }

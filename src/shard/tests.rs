@@ -324,14 +324,40 @@ fn the_edge_answers_by_itself_what_no_route_can() {
 }
 
 #[test]
-fn without_a_worker_there_is_503_with_retry_after() {
+fn clients_that_come_before_the_first_worker_wait_for_it() {
     let world = World::new();
-    let answer = world.ask(&get("/user/1"));
+    let mut stream = world.connect();
+    stream.write_all(get("/user/5").as_bytes()).unwrap();
+    let worker = Worker::new();
+    let lane = world.attach(0, &worker);
+    let stop = Arc::new(Doorbell::new().unwrap());
+    let (bell, stopped) = (Arc::clone(&worker.bell), Arc::clone(&stop));
+    let thread = std::thread::spawn(move || work(lane, &bell, &stopped));
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\n5"), "{answer}");
+    world.drain();
+    stop.kick().unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn while_every_worker_is_gone_there_is_503_with_retry_after() {
+    let mut pool = Pool::new();
+    let mut stream = pool.world.connect();
+    stream.write_all(b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    assert!(pool.world.ask(&get("/user/1")).ends_with('1'));
+    pool.worker.end();
+    // Its 502 says that the shard has seen the death.
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 502");
+    let answer = pool.world.ask(&get("/user/1"));
     assert!(
         answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1\r\n"),
         "{answer}"
     );
-    world.drain();
+    pool.end();
 }
 
 #[test]

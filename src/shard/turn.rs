@@ -121,6 +121,7 @@ impl<D: Driver> Shard<D> {
             owing: Vec::new(),
             spare: Spare::default(),
             armed: false,
+            kicks: 0,
             head: RequestHead::default(),
             params: Vec::new(),
         };
@@ -173,12 +174,24 @@ impl<D: Driver> Shard<D> {
             self.hand_over_log(false);
         }
         self.hand_over_log(true);
-        tracing::debug!(
-            "shard {} has drained; {} exchanges were left",
-            self.shard,
-            self.core.exchanges.len()
-        );
+        self.log_stats();
         Ok(())
+    }
+
+    /// What it took, for whoever tunes: system calls, completions, kicks and spins against exchanges.
+    fn log_stats(&mut self) {
+        let stats = self.driver.stats();
+        tracing::debug!(
+            "shard {} has drained: {} exchanges ({} left over), {} enters, {} completions, {} kicks, spins {} hit {} missed",
+            self.shard,
+            self.core.exchanges.count(),
+            self.core.exchanges.len(),
+            stats.enters,
+            stats.completions,
+            self.core.kicks,
+            self.spin.hits,
+            self.spin.misses,
+        );
     }
 
     /// Decides how the coming turn may wait: not at all while there is work, a spin first, then for the next event.
@@ -222,8 +235,12 @@ impl<D: Driver> Shard<D> {
         found
     }
 
-    /// Starts to accept wherever that has ended or has not begun.
+    /// Starts to accept wherever that has ended or has not begun. Not before the first worker is ready: until then
+    /// clients wait in the backlog instead of being turned away.
     fn accept(&mut self) {
+        if self.core.routes.is_none() {
+            return;
+        }
         for (index, listener) in (0..).zip(&mut self.listeners) {
             let Some(listener) = listener else { continue };
             if listener.accepting == Accepting::Idle && self.drain_until.is_none() {

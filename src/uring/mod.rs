@@ -105,6 +105,8 @@ pub trait Driver {
     fn bytes(&self, lease: &Lease) -> &[u8];
     /// Gives a leased buffer back to the kernel.
     fn recycle(&mut self, lease: Lease);
+    /// What it took so far.
+    fn stats(&self) -> Stats;
     /// Monotonic time.
     fn now(&self) -> Instant;
     /// The time of day, for what people read.

@@ -193,11 +193,6 @@ impl Uring {
         self.features
     }
 
-    /// What was done so far.
-    pub fn stats(&self) -> Stats {
-        self.stats
-    }
-
     /// Notes that an operation begins; returns its `user_data`.
     fn arm(&mut self, operation: Operation, token: Token) -> u64 {
         assert!(token.kind != DRIVER_KIND, "kind 0xff is the driver's own");
@@ -442,6 +437,10 @@ impl Driver for Uring {
 
     fn recycle(&mut self, lease: Lease) {
         self.buffers.recycle(lease.id);
+    }
+
+    fn stats(&self) -> Stats {
+        self.stats
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place where time enters a shard")]
