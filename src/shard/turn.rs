@@ -186,7 +186,8 @@ impl<D: Driver> Shard<D> {
         }
         let paused =
             self.listeners.iter().flatten().any(|listener| listener.accepting == Accepting::Paused);
-        if self.core.connections.is_empty() && !paused {
+        let nothing_due = self.core.connections.is_empty() && self.core.access_log.is_empty();
+        if nothing_due && !paused {
             return Wait::Forever;
         }
         Wait::AtMost(self.next_sweep.saturating_duration_since(self.driver.now()))
