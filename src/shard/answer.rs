@@ -181,9 +181,7 @@ impl Core {
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.reading = Reading::Head;
         match next {
-            Ok(Next::KeepAlive) if connection.at_end && connection.input.is_empty() => {
-                connection.phase = Phase::LastSend { linger: false };
-            }
+            // After the client's end too: requests that came before it may still be waiting.
             Ok(Next::KeepAlive) => {}
             Ok(Next::Close) => {
                 let linger = !connection.h1.request_done() || !connection.input.is_empty();
@@ -209,6 +207,15 @@ impl Core {
             entry.connection = None;
         }
         self.cancel(exchange);
+    }
+
+    /// Gives a connection up: no more is sent, its exchange is cancelled.
+    pub(super) fn lose(&mut self, index: usize) {
+        self.abandon(index);
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.begin_close();
+            self.touch(index);
+        }
     }
 
     fn cancel(&mut self, exchange: usize) {

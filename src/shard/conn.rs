@@ -85,6 +85,8 @@ pub(super) struct Connection {
     pub(super) h1: H1,
     /// Received and not consumed by the engine.
     pub(super) input: Vec<u8>,
+    /// Part of a body waits until the worker can take it: the client is not to blame for the pause.
+    pub(super) held_back: bool,
     /// Encoded and not submitted.
     pub(super) output: Vec<u8>,
     /// Bytes of the send in flight; zero exactly when none is.
@@ -117,6 +119,7 @@ impl Connection {
             peer,
             h1: H1::new(),
             input: Vec::new(),
+            held_back: false,
             output: Vec::new(),
             sending: 0,
             recv: Recv::Idle,
@@ -185,8 +188,7 @@ impl Connection {
             Phase::Closing => (Expiry::Never, Duration::ZERO),
             Phase::Lingering => (Expiry::Close, limits::LINGER_TIMEOUT),
             _ if self.sending > 0 => (Expiry::Close, limits::SEND_TIMEOUT),
-            // Input that is held back waits for us, not for the client.
-            Phase::Open if waits_for_body && self.input.is_empty() => {
+            Phase::Open if waits_for_body && !self.held_back => {
                 (Expiry::TooSlow, limits::BODY_TIMEOUT)
             }
             Phase::Open if matches!(self.reading, Reading::Head) => {

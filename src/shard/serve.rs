@@ -57,7 +57,32 @@ impl Core {
         } else {
             self.spare.give(input);
         }
+        if self.is_cut_off(index) {
+            self.lose(index);
+        }
         self.touch(index);
+    }
+
+    /// True when the client's end came inside a request body. Until what came before it was passed on nobody can tell.
+    pub(super) fn is_cut_off(&self, index: usize) -> bool {
+        self.connections.get(index).is_some_and(|connection| {
+            connection.at_end
+                && match connection.reading {
+                    Reading::Head | Reading::Answering(_) => false,
+                    Reading::Body(_) | Reading::Discarding(_) => !connection.held_back,
+                }
+        })
+    }
+
+    /// Notes whether the rest of the input waits for the worker or for the client.
+    fn note_hold(&mut self, index: usize, rest: usize) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        connection.held_back = match connection.reading {
+            Reading::Body(exchange) => self.exchanges.get_mut(exchange).is_some_and(|exchange| {
+                !exchange.backlog.is_empty() || exchange.upload_credit < rest
+            }),
+            Reading::Head | Reading::Answering(_) | Reading::Discarding(_) => false,
+        };
     }
 
     fn put_back(&mut self, index: usize, input: Vec<u8>) {
@@ -93,6 +118,7 @@ impl Core {
                 }
             }
         }
+        self.note_hold(index, data.len() - at);
         at
     }
 

@@ -207,7 +207,8 @@ impl<D: Driver> Shard<D> {
         }
         let paused =
             self.listeners.iter().flatten().any(|listener| listener.accepting == Accepting::Paused);
-        if self.core.connections.is_empty() && !paused {
+        let nothing_due = self.core.connections.is_empty() && self.core.access_log.is_empty();
+        if nothing_due && !paused {
             return Wait::Forever;
         }
         Wait::AtMost(self.next_sweep.saturating_duration_since(self.driver.now()))
@@ -327,7 +328,7 @@ impl<D: Driver> Shard<D> {
                 Event::EndOfStream => self.end_of_stream(index),
                 // The buffers of this turn are on their way back: try again.
                 Event::Failed(Errno::NOBUFS | Errno::CANCELED) => {}
-                _ => self.lose(index),
+                _ => self.core.lose(index),
             }
             self.core.touch(index);
         }
@@ -339,23 +340,13 @@ impl<D: Driver> Shard<D> {
     fn end_of_stream(&mut self, index: usize) {
         let Some(connection) = self.core.connections.get_mut(index) else { return };
         connection.at_end = true;
-        // A client may half-close and still read its answer; one that stops inside a request gets none.
+        // A client may half-close and still read its answers; one that stops inside a request gets none.
         let unfinished = match connection.reading {
-            Reading::Answering(_) => false,
             Reading::Head => connection.unsent() == 0,
-            Reading::Body(_) | Reading::Discarding(_) => true,
+            _ => self.core.is_cut_off(index),
         };
-        if connection.phase == Phase::Open && unfinished {
-            self.lose(index);
-        }
-    }
-
-    /// Gives a connection up: no more is sent, its exchange is cancelled.
-    fn lose(&mut self, index: usize) {
-        self.core.abandon(index);
-        if let Some(connection) = self.core.connections.get_mut(index) {
-            connection.begin_close();
-            self.core.touch(index);
+        if unfinished && self.core.connections.get(index).is_some_and(|c| c.phase == Phase::Open) {
+            self.core.lose(index);
         }
     }
 
@@ -371,7 +362,7 @@ impl<D: Driver> Shard<D> {
         let Some(connection) = self.connection(token) else { return };
         connection.sending = 0;
         if failed {
-            return self.lose(index);
+            return self.core.lose(index);
         }
         if connection.unsent() == 0 {
             match connection.exchange() {
@@ -422,7 +413,8 @@ impl<D: Driver> Shard<D> {
                 }
                 Phase::LastSend { .. } => connection.begin_close(),
                 Phase::Lingering if connection.at_end => connection.begin_close(),
-                Phase::Open if connection.at_end && connection.is_idle() => {
+                // What is left of the input is no whole request, or `flush` would have begun it.
+                Phase::Open if connection.at_end && matches!(connection.reading, Reading::Head) => {
                     connection.begin_close();
                 }
                 Phase::Open if self.drain_until.is_some() && connection.is_idle() => {
@@ -474,7 +466,7 @@ impl<D: Driver> Shard<D> {
             if expiry == Expiry::TooSlow && !cut && !answered {
                 self.core.refuse(index, Refusal::TooSlow);
             } else {
-                self.lose(index);
+                self.core.lose(index);
             }
         }
         for listener in self.listeners.iter_mut().flatten() {
