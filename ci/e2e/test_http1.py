@@ -237,6 +237,22 @@ def test_thirty_two_mebibytes_both_ways_at_once(echo: Server) -> None:
         assert all(pool.map(client, range(4)))
 
 
+def test_uploads_that_fill_a_lane_delay_other_requests_and_refuse_none(echo: Server) -> None:
+    body = bytes(4 * 1024 * 1024)
+
+    def upload(_: int) -> set[int]:
+        with echo.connect() as connection:
+            return {connection.request("POST", "/digest", body=body).status for _ in range(4)}
+
+    def small(number: int) -> set[int]:
+        with echo.connect() as connection:
+            return {connection.request("GET", f"/tag/{number}-{turn}").status for turn in range(100)}
+
+    with ThreadPoolExecutor(16) as pool:
+        uploads, others = [pool.submit(upload, n) for n in range(8)], [pool.submit(small, n) for n in range(8)]
+        assert {status for future in (*uploads, *others) for status in future.result()} == {200}
+
+
 def test_the_framing_is_the_edges(connection: Connection) -> None:
     response = connection.request("GET", "/fields")
     assert (response["content-length"], response.body) == ("1", b"x")

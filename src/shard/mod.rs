@@ -50,6 +50,8 @@ struct Core {
     dirty: Vec<usize>,
     /// Exchanges with records that found no room; each at most once.
     owing: Vec<usize>,
+    /// Connections whose next request found no room at any worker; some may be here twice, or wait no longer.
+    waiting: Vec<usize>,
     spare: Spare,
     /// The head under way, and its path parameters: kept for their buffers.
     head: RequestHead,
@@ -82,8 +84,14 @@ impl Core {
         }
     }
 
-    /// Tries again to write what found no room.
+    /// Tries again to write what found no room; requests first, or uploads would take all the room that there is.
     fn settle_debts(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.sort_unstable();
+        waiting.dedup();
+        for index in waiting {
+            self.resume(index);
+        }
         for index in std::mem::take(&mut self.owing) {
             let Some(exchange) = self.exchanges.get_mut(index) else { continue };
             exchange.listed = false;
@@ -117,7 +125,7 @@ impl Core {
 
     /// Asks every lane for a kick; true when there is something to do instead of sleeping.
     fn arm_lanes(&mut self) -> bool {
-        let output_waits = !self.owing.is_empty();
+        let output_waits = !self.owing.is_empty() || !self.waiting.is_empty();
         let mut work = false;
         for (_, slot) in self.links.iter_mut() {
             if slot.usable() {
