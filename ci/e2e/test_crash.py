@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from conftest import Serve
 from server import Server, descriptors, until
 from wire import Connection

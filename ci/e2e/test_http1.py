@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from conftest import Serve
 from payload import pattern
 from server import Server, descriptors, resident_kib, until
@@ -194,7 +193,9 @@ def test_requests_may_arrive_in_any_pieces(connection: Connection, step: int) ->
     assert connection.response().json == {"tag": "x"}
 
 
-@pytest.mark.parametrize("size", [0, 1, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 64 * 1024, 256 * 1024, 256 * 1024 + 1, 1_000_003])
+@pytest.mark.parametrize(
+    "size", [0, 1, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 64 * 1024, 256 * 1024, 256 * 1024 + 1, 1_000_003]
+)
 @pytest.mark.parametrize("framing", ["content-length", "chunked", "small chunks"])
 def test_bodies_of_every_size_come_back(connection: Connection, size: int, framing: str) -> None:
     body = pattern(size)
