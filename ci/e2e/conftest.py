@@ -1,11 +1,10 @@
 """Servers for tests: started for one test or shared by a module, always ended, and shown when something failed."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-
 from server import BINARY, Process, Server, serving
 
 _LOG_SHOWN = 200  # lines
@@ -33,13 +32,13 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    report: Any = yield
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
     setattr(item, f"failed_{report.when}", report.failed)
     if report.failed:
         for process in _running:
             lines = process.log.text.splitlines()[-_LOG_SHOWN:]
-            report.sections.append((f"stderr of {process.process.args}", "\n".join(lines)))
+            report.sections.append((f"stderr of process {process.pid}", "\n".join(lines)))
     return report
 
 

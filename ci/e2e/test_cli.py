@@ -7,7 +7,6 @@ import socket
 from pathlib import Path
 
 import pytest
-
 from conftest import Serve
 from server import APPS, BINARY, PYTHON, Process, Server, environment, until
 
@@ -251,7 +250,7 @@ def test_no_access_log_unless_asked_for(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(("level", "shown"), [("error", False), ("info", True)])
-def test_the_log_level_is_the_workers_too(serve: Serve, tmp_path: Path, level: str, shown: bool) -> None:
+def test_the_log_level_is_the_workers_too(tmp_path: Path, level: str, shown: bool) -> None:
     (tmp_path / "loud.py").write_text(
         "import logging\n"
         "from fasterapi import FastAPI\n"
@@ -268,6 +267,7 @@ def test_the_log_level_is_the_workers_too(serve: Serve, tmp_path: Path, level: s
     finally:
         process.end(strictly=False)
     assert ("stopped" in text) == shown
+    assert ("heard from the worker" in text) == shown
 
 
 def accepts(path: Path) -> bool:

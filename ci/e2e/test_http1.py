@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from conftest import Serve
 from payload import pattern
 from server import Server, descriptors, resident_kib, until
@@ -194,7 +193,9 @@ def test_requests_may_arrive_in_any_pieces(connection: Connection, step: int) ->
     assert connection.response().json == {"tag": "x"}
 
 
-@pytest.mark.parametrize("size", [0, 1, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 64 * 1024, 256 * 1024, 256 * 1024 + 1, 1_000_003])
+@pytest.mark.parametrize(
+    "size", [0, 1, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 64 * 1024, 256 * 1024, 256 * 1024 + 1, 1_000_003]
+)
 @pytest.mark.parametrize("framing", ["content-length", "chunked", "small chunks"])
 def test_bodies_of_every_size_come_back(connection: Connection, size: int, framing: str) -> None:
     body = pattern(size)
@@ -235,6 +236,22 @@ def test_thirty_two_mebibytes_both_ways_at_once(echo: Server) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(client, range(4)))
+
+
+def test_uploads_that_fill_a_lane_delay_other_requests_and_refuse_none(echo: Server) -> None:
+    body = bytes(4 * 1024 * 1024)
+
+    def upload(_: int) -> set[int]:
+        with echo.connect() as connection:
+            return {connection.request("POST", "/digest", body=body).status for _ in range(4)}
+
+    def small(number: int) -> set[int]:
+        with echo.connect() as connection:
+            return {connection.request("GET", f"/tag/{number}-{turn}").status for turn in range(100)}
+
+    with ThreadPoolExecutor(16) as pool:
+        uploads, others = [pool.submit(upload, n) for n in range(8)], [pool.submit(small, n) for n in range(8)]
+        assert {status for future in (*uploads, *others) for status in future.result()} == {200}
 
 
 def test_the_framing_is_the_edges(connection: Connection) -> None:

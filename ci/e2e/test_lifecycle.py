@@ -5,7 +5,6 @@ import signal
 from pathlib import Path
 
 import pytest
-
 from conftest import Serve
 from server import APPS, BINARY, Process, Server, until
 from wire import Closed, Connection, chunked, head

@@ -5,7 +5,6 @@ import threading
 import time
 
 import pytest
-
 from payload import pattern
 from server import Server
 from wire import Connection, Response, head
@@ -83,7 +82,9 @@ def test_a_chunked_body_is_refused_with_the_chunk_that_makes_it_too_large(echo: 
 
 def test_chunk_extensions_and_trailers_are_bounded(echo: Server) -> None:
     with echo.connect() as connection:
-        connection.send(CHUNKED + b"1;" + b"e" * (EXTENSIONS - 1) + b"\r\nx\r\n0\r\n" + b"t: " + b"t" * (TRAILERS - 100) + b"\r\n\r\n")
+        connection.send(
+            CHUNKED + b"1;" + b"e" * (EXTENSIONS - 1) + b"\r\nx\r\n0\r\n" + b"t: " + b"t" * (TRAILERS - 100) + b"\r\n\r\n"
+        )
         assert connection.response().body == b"x"
     assert refused(echo, CHUNKED + b"1;" + b"e" * EXTENSIONS + b"\r\n").status == 400
     assert refused(echo, CHUNKED + b"0\r\n" + b"t: " + b"t" * TRAILERS).status == 431

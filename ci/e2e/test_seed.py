@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from server import BINARY, PYTHON, Process, until
 
 # The document's own text; only the path in it is replaced, and the port by one that is free.

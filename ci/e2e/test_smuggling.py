@@ -4,7 +4,6 @@ Behind every one of them lies a complete request; an answer to it would be the s
 """
 
 import pytest
-
 from server import Server
 from wire import Malformed, head
 
@@ -117,7 +116,9 @@ def test_it_is_refused_and_what_lies_behind_it_is_not_read(echo: Server, name: s
         assert connection.rest() == b"", "nothing behind the refusal is answered"
 
 
-@pytest.mark.parametrize("name", ["CL.TE", "two lengths", "chunk extension with LF (CVE-2025-55315)", "bare LF in a field", "no Host"])
+@pytest.mark.parametrize(
+    "name", ["CL.TE", "two lengths", "chunk extension with LF (CVE-2025-55315)", "bare LF in a field", "no Host"]
+)
 def test_it_is_refused_in_any_pieces(echo: Server, name: str) -> None:
     request, status = REFUSED[name]
     with echo.connect(10) as connection:

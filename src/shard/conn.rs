@@ -85,8 +85,10 @@ pub(super) struct Connection {
     pub(super) h1: H1,
     /// Received and not consumed by the engine.
     pub(super) input: Vec<u8>,
-    /// Part of a body waits until the worker can take it: the client is not to blame for the pause.
+    /// The input waits until a worker has room for it: the client is not to blame for the pause.
     pub(super) held_back: bool,
+    /// The request has waited for so long that it is dispatched or refused now.
+    pub(super) overdue: bool,
     /// Encoded and not submitted.
     pub(super) output: Vec<u8>,
     /// Bytes of the send in flight; zero exactly when none is.
@@ -120,6 +122,7 @@ impl Connection {
             h1: H1::new(),
             input: Vec::new(),
             held_back: false,
+            overdue: false,
             output: Vec::new(),
             sending: 0,
             recv: Recv::Idle,

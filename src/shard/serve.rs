@@ -81,8 +81,27 @@ impl Core {
             Reading::Body(exchange) => self.exchanges.get_mut(exchange).is_some_and(|exchange| {
                 !exchange.backlog.is_empty() || exchange.upload_credit < rest
             }),
-            Reading::Head | Reading::Answering(_) | Reading::Discarding(_) => false,
+            Reading::Head => rest > 0 && !self.links.have_room(),
+            Reading::Answering(_) | Reading::Discarding(_) => false,
         };
+        if connection.held_back && matches!(connection.reading, Reading::Head) {
+            self.waiting.push(index);
+        }
+    }
+
+    /// Ends the wait of a request for room: it is dispatched after all or answered 503. False when there is none.
+    pub(super) fn insist(&mut self, index: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(index) else { return false };
+        if !connection.held_back || !matches!(connection.reading, Reading::Head) {
+            return false;
+        }
+        let before = connection.input.len();
+        connection.overdue = true;
+        self.resume(index);
+        self.connections.get_mut(index).is_none_or(|connection| {
+            connection.overdue = false;
+            connection.input.len() < before
+        })
     }
 
     fn put_back(&mut self, index: usize, input: Vec<u8>) {
@@ -129,7 +148,9 @@ impl Core {
             return None;
         }
         match connection.reading {
-            Reading::Head if connection.unsent() <= limits::UNSENT_SIZE_MAX => Some(usize::MAX),
+            Reading::Head if connection.unsent() <= limits::UNSENT_SIZE_MAX => {
+                (connection.overdue || self.links.have_room()).then_some(usize::MAX)
+            }
             Reading::Discarding(_) => Some(usize::MAX),
             Reading::Head | Reading::Answering(_) => None,
             Reading::Body(exchange) => {

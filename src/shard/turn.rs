@@ -119,6 +119,7 @@ impl<D: Driver> Shard<D> {
             reports: mailbox.reports.clone(),
             dirty: Vec::new(),
             owing: Vec::new(),
+            waiting: Vec::new(),
             spare: Spare::default(),
             armed: false,
             kicks: 0,
@@ -463,6 +464,9 @@ impl<D: Driver> Shard<D> {
         for (index, expiry) in due {
             let answered =
                 self.core.connections.get(index).is_some_and(|connection| connection.unsent() > 0);
+            if expiry == Expiry::TooSlow && !cut && self.core.insist(index) {
+                continue;
+            }
             if expiry == Expiry::TooSlow && !cut && !answered {
                 self.core.refuse(index, Refusal::TooSlow);
             } else {

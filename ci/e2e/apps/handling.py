@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -92,7 +93,7 @@ async def post_list(body: list[Item]) -> int:
 
 @app.delete("/item/{name}", status_code=204)
 async def delete_item(name: str) -> None:
-    return None
+    assert name
 
 
 @app.head("/only-head")
@@ -122,7 +123,7 @@ async def result(kind: str) -> Any:
     return RESULTS[kind]
 
 
-RESPONSES = {
+RESPONSES: dict[str, Callable[[], Response]] = {
     "json": lambda: JSONResponse({"a": 1}, 202, {"x-kind": "json"}),
     "html": lambda: HTMLResponse("<p>ü</p>"),
     "text": lambda: PlainTextResponse("ü"),
