@@ -165,6 +165,15 @@ impl Pattern {
     /// False only if no path matches both this pattern and the *shape* of the other, in which every parameter
     /// takes any segment.
     pub(super) fn may_match_shape_of(&self, other: &Self) -> bool {
+        // Most pairs part here, which keeps building a large table cheap.
+        if let (Some(Part::Literal(a)), Some(Part::Literal(b))) =
+            (self.parts.first(), other.parts.first())
+        {
+            let common = a.len().min(b.len());
+            if a.as_bytes().get(..common) != b.as_bytes().get(..common) {
+                return false;
+            }
+        }
         let mut ours = segments(&self.parts);
         let mut theirs = segments(&other.parts).map(|segment| match segment {
             Segment::Param(_) => Segment::Param(Kind::Str),
