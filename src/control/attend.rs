@@ -30,7 +30,8 @@ pub(super) async fn attend(
     channel: OwnedReadHalf,
     events: UnboundedSender<Event>,
 ) {
-    let mut listening = Listening { id, replies: Replies::default(), open: true, events };
+    let replies = Replies::default();
+    let mut listening = Listening { id, replies, replied: false, open: true, events };
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
@@ -48,19 +49,27 @@ pub(super) async fn attend(
     }
 }
 
+/// Of 16 KiB each: together more than the 208 KiB that a socket holds by default.
+const READS_MAX: usize = 32;
+
 struct Listening {
     id: Id,
     replies: Replies,
+    /// A worker has one thing to say: ready, or failed.
+    replied: bool,
     /// False after the end of the stream, or of its sense.
     open: bool,
     events: UnboundedSender<Event>,
 }
 
 impl Listening {
-    /// Reads what is there.
+    /// Reads what is there, up to more than a socket holds: a worker that never stops talking must not keep the thread.
     fn read(&mut self, channel: &OwnedReadHalf) {
         let mut buffer = [0; 16 * 1024];
-        while self.open {
+        for _ in 0..READS_MAX {
+            if !self.open {
+                return;
+            }
             match channel.try_read(&mut buffer) {
                 Ok(0) => self.open = false,
                 Ok(count) => {
@@ -76,14 +85,23 @@ impl Listening {
     fn pass_on(&mut self) {
         while self.open {
             match self.replies.poll() {
-                Ok(Some(reply)) => self.send(Event::Reply(self.id, reply)),
-                Ok(None) => return,
-                Err(error) => {
-                    self.open = false;
-                    self.send(Event::Broken(self.id, error));
+                Ok(Some(reply)) if !self.replied => {
+                    self.replied = true;
+                    self.send(Event::Reply(self.id, reply));
                 }
+                Ok(Some(_)) => {
+                    let error = WorkerError::Channel("more than one message".to_owned());
+                    self.refuse(error);
+                }
+                Ok(None) => return,
+                Err(error) => self.refuse(error),
             }
         }
+    }
+
+    fn refuse(&mut self, error: WorkerError) {
+        self.open = false;
+        self.send(Event::Broken(self.id, error));
     }
 
     /// A reset says that the process is gone; its exit will say more.

@@ -120,23 +120,19 @@ impl Replies {
 
     /// The next whole reply.
     pub fn poll(&mut self) -> Result<Option<Reply>, WorkerError> {
-        loop {
-            let unseen = self.buffer.get(self.seen..).unwrap_or_default();
-            let end = memchr::memchr(b'\n', unseen).map(|at| self.seen + at);
-            if end.unwrap_or(self.buffer.len()) > CONTROL_LINE_SIZE_MAX {
-                return Err(WorkerError::Channel("a line without end".to_owned()));
-            }
-            let Some(end) = end else {
-                self.seen = self.buffer.len();
-                return Ok(None);
-            };
-            let rest = self.buffer.split_off(end + 1);
-            let line = std::mem::replace(&mut self.buffer, rest);
-            self.seen = 0;
-            if !line.trim_ascii().is_empty() {
-                return parse(&line).map(Some);
-            }
+        let unseen = self.buffer.get(self.seen..).unwrap_or_default();
+        let end = memchr::memchr(b'\n', unseen).map(|at| self.seen + at);
+        if end.unwrap_or(self.buffer.len()) > CONTROL_LINE_SIZE_MAX {
+            return Err(WorkerError::Channel("a line without end".to_owned()));
         }
+        let Some(end) = end else {
+            self.seen = self.buffer.len();
+            return Ok(None);
+        };
+        let rest = self.buffer.split_off(end + 1);
+        let line = std::mem::replace(&mut self.buffer, rest);
+        self.seen = 0;
+        parse(&line).map(Some)
     }
 }
 
@@ -196,7 +192,7 @@ mod tests {
     #[test]
     fn replies_come_out_whole_however_they_were_cut() {
         let failed = r#"{"failed":{"stage":"import","error":"ImportError: x","traceback":"T\n"}}"#;
-        let stream = format!("{READY}\n\n{failed}\n");
+        let stream = format!("{READY}\n{failed}\n");
         for cut in 1..stream.len() {
             let mut replies = Replies::default();
             let mut got = Vec::new();
@@ -217,9 +213,15 @@ mod tests {
 
     #[test]
     fn anything_else_is_the_workers_fault() {
-        for line in
-            ["hello", "{}", r#"{"ready":{}}"#, r#"{"ready":{"routes":[{"id":-1}]}}"#, "[]", "\u{0}"]
-        {
+        for line in [
+            "hello",
+            "{}",
+            r#"{"ready":{}}"#,
+            r#"{"ready":{"routes":[{"id":-1}]}}"#,
+            "[]",
+            "",
+            "\u{0}",
+        ] {
             let mut replies = Replies::default();
             replies.handle(line.as_bytes());
             replies.handle(b"\n");

@@ -96,6 +96,10 @@ match mode:
     case "garbage":
         channel.sendall(b"hello\n")
         signal.pause()
+    case "talkative":
+        ready()
+        while True:
+            ready()
     case "bad_routes":
         ready("no-slash")
         signal.pause()

@@ -4,7 +4,7 @@
 //! Nothing here waits for a time: a test waits for a line on stderr, or for the end of it. Since workers inherit stderr, its
 //! end proves that none of them was left behind.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::{
     fs,
@@ -197,6 +197,18 @@ fn a_worker_with_other_routes_is_refused() {
     server.expect("incarnation 2) killed by SIGKILL");
     server.expect("fake 0.3 attached");
     assert_eq!(server.stop().0, 0);
+}
+
+#[test]
+fn a_worker_that_does_not_stop_talking_is_killed() {
+    let mut server = Server::start("talkative", &[]);
+    server.expect("incarnation 1): control channel: more than one message");
+    server.expect("incarnation 1) killed by SIGKILL");
+    server.expect("fake 0.2 attached");
+    server.signal(Signal::TERM);
+    server.expect("stopping");
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().0, 143);
 }
 
 #[test]
