@@ -52,7 +52,10 @@ pub struct Claim<'a> {
     /// Position of the record, behind a PAD if the ring wraps here.
     start: u64,
     payload_len: usize,
+    /// Bytes of the payload so far.
     written: usize,
+    /// Where the payload begins in the segment.
+    payload_at: usize,
 }
 
 impl Producer {
@@ -68,7 +71,8 @@ impl Producer {
     /// How much of the ring a record takes at the current place, with the PAD that may have to go before it.
     fn span_of(&self, payload_len: usize) -> (u64, u64) {
         let record = padded(RECORD_ALIGN + payload_len) as u64;
-        let to_end = self.ring_size() - self.tail % self.ring_size();
+        let ring_size = self.own.geometry().ring_size();
+        let to_end = (ring_size - place(self.tail, ring_size)) as u64;
         if record > to_end { (to_end, to_end + record) } else { (0, record) }
     }
 
@@ -88,7 +92,8 @@ impl Producer {
             }
         }
         let start = self.tail + pad;
-        Ok(Some(Claim { producer: self, start, payload_len, written: 0 }))
+        let payload_at = self.offset(start) + RECORD_ALIGN;
+        Ok(Some(Claim { producer: self, start, payload_len, written: 0, payload_at }))
     }
 
     /// Looks how far the peer has read.
@@ -150,8 +155,11 @@ impl Producer {
     }
 }
 
+/// `position` modulo the ring's size: a mask, because only `Geometry` knows that it is a power of two, and the compiler
+/// would divide.
+#[inline]
 fn place(position: u64, ring_size: usize) -> usize {
-    usize::try_from(position % ring_size as u64)
+    usize::try_from(position & (ring_size as u64 - 1))
         .unwrap_or_else(|_| unreachable!("less than ring_size"))
 }
 
@@ -159,8 +167,7 @@ impl Claim<'_> {
     /// Appends to the payload. Panics past what was claimed.
     pub fn put(&mut self, bytes: &[u8]) {
         assert!(self.written + bytes.len() <= self.payload_len, "payload longer than claimed");
-        let at = self.producer.offset(self.start) + RECORD_ALIGN + self.written;
-        self.producer.own.write(at, bytes);
+        self.producer.own.write(self.payload_at + self.written, bytes);
         self.written += bytes.len();
     }
 

@@ -37,6 +37,105 @@ pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| token_lower(b) != 0)
 }
 
+/// How a field name is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameCase {
+    /// As HTTP/2 asks and as a worker sends it.
+    Lower,
+    /// A token with upper-case letters in it.
+    Mixed,
+}
+
+/// The case of a name that we send; `None` if it is no token.
+#[inline]
+pub fn name_case(name: &[u8]) -> Option<NameCase> {
+    const UPPER: u8 = 1;
+    const NO_TOKEN: u8 = 2;
+    const MARKS: [u8; 256] = {
+        let mut table = [NO_TOKEN; 256];
+        let mut byte: u8 = 0;
+        while byte < 128 {
+            if token_lower(byte) != 0 {
+                table[byte as usize] = if byte.is_ascii_uppercase() { UPPER } else { 0 };
+            }
+            byte += 1;
+        }
+        table
+    };
+    if is_plain_lower(name) {
+        return Some(NameCase::Lower);
+    }
+    match marks_of(name, &MARKS) {
+        0 if !name.is_empty() => Some(NameCase::Lower),
+        UPPER => Some(NameCase::Mixed),
+        _ => None,
+    }
+}
+
+/// What the table says of any of the bytes. Without an early exit: what is asked is short, and a branch per byte
+/// costs more than the byte.
+#[inline]
+pub(super) fn marks_of(bytes: &[u8], table: &[u8; 256]) -> u8 {
+    bytes.iter().fold(0, |marks, &byte| marks | table[usize::from(byte)])
+}
+
+/// True only for names of the letters and the dash that nearly every name is made of: asked of eight bytes at a
+/// time, the last eight once more.
+#[inline]
+fn is_plain_lower(name: &[u8]) -> bool {
+    let is_plain = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        // The high bit of each byte, free in ASCII: set from 'a' on and not behind 'z', or at the dash.
+        let from_a = word.wrapping_add(EACH * (0x80 - b'a' as u64));
+        let behind_z = word.wrapping_add(EACH * (0x7f - b'z' as u64));
+        let from_dash = word.wrapping_add(EACH * (0x80 - b'-' as u64));
+        let behind_dash = word.wrapping_add(EACH * (0x7f - b'-' as u64));
+        let plain = (from_a & !behind_z) | (from_dash & !behind_dash);
+        plain & !word & (EACH * 0x80) == EACH * 0x80
+    };
+    name.last_chunk().is_some_and(is_plain) && name.as_chunks().0.iter().all(is_plain)
+}
+
+/// Writes a token, thus ASCII, in lower case: eight bytes at a time, the last ones once more.
+#[inline]
+pub(super) fn lower_token(token: &mut [u8]) {
+    for word in token.as_chunks_mut().0 {
+        *word = lower_word(*word);
+    }
+    if let Some(word) = token.last_chunk_mut() {
+        *word = lower_word(*word);
+    } else if let (Some(&[a, b, c, d]), Some(&[e, f, g, h])) =
+        (token.first_chunk(), token.last_chunk())
+    {
+        let [a, b, c, d, e, f, g, h] = lower_word([a, b, c, d, e, f, g, h]);
+        if let Some(half) = token.first_chunk_mut() {
+            *half = [a, b, c, d];
+        }
+        if let Some(half) = token.last_chunk_mut() {
+            *half = [e, f, g, h];
+        }
+    } else {
+        for byte in token {
+            byte.make_ascii_lowercase();
+        }
+    }
+}
+
+/// Eight ASCII bytes in lower case.
+#[inline]
+const fn lower_word(word: [u8; 8]) -> [u8; 8] {
+    let word = u64::from_ne_bytes(word);
+    // The high bit of each byte, free in ASCII: set from 'A' on, and set behind 'Z'.
+    let from_a = word.wrapping_add(EACH * (0x80 - b'A' as u64));
+    let behind_z = word.wrapping_add(EACH * (0x7f - b'Z' as u64));
+    let upper = from_a & !behind_z & (EACH * 0x80);
+    // 0x80 >> 2 is the bit between the cases.
+    (word | upper >> 2).to_ne_bytes()
+}
+
+/// One in each byte of a word.
+const EACH: u64 = u64::from_ne_bytes([1; 8]);
+
 /// True for a byte that RFC 9110 §5.5 lets stand in a received value: no control character but HTAB.
 #[inline]
 pub const fn is_value_byte(byte: u8) -> bool {
@@ -46,7 +145,21 @@ pub const fn is_value_byte(byte: u8) -> bool {
 /// True when a value that we send can neither end its line nor be cut short (RFC 9110 §5.5: CR, LF, NUL).
 #[inline]
 pub fn is_sendable_value(value: &[u8]) -> bool {
-    memchr3(b'\r', b'\n', 0, value).is_none()
+    !may_hold_control(value) || memchr3(b'\r', b'\n', 0, value).is_none()
+}
+
+/// False only if no byte is below SP: asked of eight bytes at a time, the last eight once more.
+#[inline]
+fn may_hold_control(value: &[u8]) -> bool {
+    // A byte below SP borrows and had no high bit of its own; what it borrows may only accuse one more.
+    let accuses = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        word.wrapping_sub(EACH * 0x20) & !word & (EACH * 0x80) != 0
+    };
+    match value.last_chunk() {
+        Some(last) => accuses(last) || value.as_chunks().0.iter().any(accuses),
+        None => value.iter().any(|&byte| byte < b' '),
+    }
 }
 
 /// One run of decimal digits, as Content-Length has it (RFC 9110 §8.6): no sign, no space, no list.
@@ -87,6 +200,33 @@ mod tests {
             assert_eq!(token_lower(*byte), 0, "{byte:#x}");
         }
         assert!(!is_token(b""));
+    }
+
+    #[test]
+    fn every_byte_at_every_place_is_judged_like_a_lone_one() {
+        for len in 1..20 {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = vec![b'x'; len];
+                    bytes[at] = byte;
+                    let is_sendable = !matches!(byte, b'\r' | b'\n' | 0);
+                    assert_eq!(is_sendable_value(&bytes), is_sendable, "{bytes:?}");
+                    let case = match token_lower(byte) {
+                        0 => None,
+                        lower if lower == byte => Some(NameCase::Lower),
+                        _ => Some(NameCase::Mixed),
+                    };
+                    assert_eq!(name_case(&bytes), case, "{bytes:?}");
+                    if case.is_some() {
+                        let lower = bytes.to_ascii_lowercase();
+                        lower_token(&mut bytes);
+                        assert_eq!(bytes, lower);
+                    }
+                }
+            }
+        }
+        assert_eq!(name_case(b""), None);
+        assert!(is_sendable_value(b""));
     }
 
     #[test]

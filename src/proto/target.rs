@@ -9,6 +9,8 @@ use std::{net::Ipv6Addr, str::FromStr};
 
 use memchr::memchr;
 
+use super::field::marks_of;
+
 /// The parts of an origin-form target (RFC 9112 §3.2.1), or of what follows the authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathAndQuery<'a> {
@@ -16,21 +18,42 @@ pub struct PathAndQuery<'a> {
     pub path: &'a [u8],
     /// Without the `?`.
     pub query: &'a [u8],
+    /// There is a `%` in one of the two.
+    pub is_encoded: bool,
 }
 
 /// Splits at the first `?`. `None` for control characters, spaces, raw non-ASCII bytes and fragments.
 pub fn split_path(target: &[u8]) -> Option<PathAndQuery<'_>> {
-    // Without an early exit, so that it runs many bytes at a time.
-    if !target.iter().fold(true, |ok, b| ok & matches!(b, b'!'..=b'"' | b'$'..=b'~')) {
+    const QUERY: u8 = 1;
+    const ESCAPE: u8 = 2;
+    const INVALID: u8 = 4;
+    const MARKS: [u8; 256] = {
+        let mut table = [INVALID; 256];
+        let mut byte = b'!';
+        while byte <= b'~' {
+            table[byte as usize] = match byte {
+                b'#' => INVALID,
+                b'?' => QUERY,
+                b'%' => ESCAPE,
+                _ => 0,
+            };
+            byte += 1;
+        }
+        table
+    };
+    // One look at each byte says which of the questions below need another.
+    let marks = marks_of(target, &MARKS);
+    if marks & INVALID != 0 {
         return None;
     }
-    let (path, query) = match memchr(b'?', target) {
-        Some(at) => {
-            target.split_at_checked(at).map(|(p, q)| (p, q.get(1..).unwrap_or_default()))?
-        }
-        None => (target, &[][..]),
+    let (path, query) = if marks & QUERY != 0 {
+        let (path, rest) = target.split_at_checked(memchr(b'?', target)?)?;
+        (path, rest.get(1..)?)
+    } else {
+        (target, &[][..])
     };
-    (path.is_empty() || path.starts_with(b"/")).then_some(PathAndQuery { path, query })
+    let is_encoded = marks & ESCAPE != 0;
+    (path.is_empty() || path.starts_with(b"/")).then_some(PathAndQuery { path, query, is_encoded })
 }
 
 /// The authority and the rest of an absolute-form target (RFC 9112 §3.2.2) of scheme http or https.
@@ -83,7 +106,7 @@ pub(super) const fn hex_value(byte: u8) -> u8 {
     }
 }
 
-/// `unreserved / sub-delims / "%"` of RFC 3986 §3.2.2; escapes are checked apart.
+/// `unreserved / sub-delims` of RFC 3986 §3.2.2; escapes are checked apart.
 const REG_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte: u8 = 0;
@@ -91,7 +114,7 @@ const REG_NAME: [bool; 256] = {
         table[byte as usize] = byte.is_ascii_alphanumeric();
         byte += 1;
     }
-    let marks = b"-._~!$&'()*+,;=%";
+    let marks = b"-._~!$&'()*+,;=";
     let mut at = 0;
     while at < marks.len() {
         table[marks[at] as usize] = true;
@@ -110,9 +133,8 @@ pub fn is_authority(authority: &[u8]) -> bool {
             str::from_utf8(address).is_ok_and(|address| Ipv6Addr::from_str(address).is_ok());
         (is_address, rest.get(1..).unwrap_or_default())
     } else {
-        let end = memchr(b':', authority).unwrap_or(authority.len());
-        let (name, rest) = authority.split_at(end);
-        (is_reg_name(name), rest)
+        let rest = after_reg_name(authority);
+        (rest.len() < authority.len(), rest)
     };
     let port_is_valid = match port {
         [] => true,
@@ -130,20 +152,18 @@ fn port_fits(digits: &[u8]) -> bool {
     port.is_some_and(|port| port <= u32::from(u16::MAX))
 }
 
-fn is_reg_name(name: &[u8]) -> bool {
-    if name.is_empty() || !name.iter().all(|&b| REG_NAME[usize::from(b)]) {
-        return false;
-    }
-    let mut rest = name;
-    while let Some(at) = memchr(b'%', rest) {
-        match rest.get(at + 1..) {
-            Some([high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                rest = tail;
+/// What follows the longest reg-name at the front.
+fn after_reg_name(authority: &[u8]) -> &[u8] {
+    let mut rest = authority;
+    loop {
+        let end = rest.iter().position(|&b| !REG_NAME[usize::from(b)]).unwrap_or(rest.len());
+        rest = match rest.get(end..).unwrap_or_default() {
+            [b'%', high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                tail
             }
-            _ => return false,
-        }
+            other => return other,
+        };
     }
-    true
 }
 
 #[cfg(test)]

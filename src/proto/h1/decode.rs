@@ -12,7 +12,7 @@ use crate::{
     limits::{HEAD_FIELDS_MAX, HEAD_SIZE_MAX, LEADING_EMPTY_LINES_MAX, START_LINE_SIZE_MAX},
     proto::{
         error::Refusal,
-        field::{is_token, list, parse_length, trim},
+        field::{is_token, list, lower_token, parse_length, trim},
         head::{BodyLength, Method, RequestHead, Version},
         target::{is_authority, percent_decode, split_absolute, split_path},
     },
@@ -36,9 +36,14 @@ impl HeadScan {
         Self { start: 0, line: 0, scanned: 0, lines: 0 }
     }
 
+    /// No byte was looked at.
+    const fn is_fresh(&self) -> bool {
+        self.scanned == 0
+    }
+
     /// The bytes of a complete head, or `None` if its end has not arrived. Refuses what is too large, and line
     /// ends that are not CRLF, as soon as they are seen and independently of how the bytes were split.
-    pub(super) fn find(&mut self, input: &[u8]) -> Result<Option<Range<usize>>, Refusal> {
+    fn find(&mut self, input: &[u8]) -> Result<Option<Range<usize>>, Refusal> {
         let mut start = self.start as usize;
         let mut line = self.line as usize;
         let mut scanned = self.scanned as usize;
@@ -119,16 +124,74 @@ enum Coding {
     UnknownChunked,
 }
 
-/// Parses a complete head into `head`.
-pub(super) fn head(bytes: &[u8], head: &mut RequestHead) -> Result<Facts, Refusal> {
-    head.clear();
-    let mut slots = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEAD_FIELDS_MAX];
+/// A place for each field that a head may have.
+type Slots<'b> = [MaybeUninit<httparse::Header<'b>>; HEAD_FIELDS_MAX];
+
+/// Takes a head off the front of `input`, as soon as it is complete, and says how many bytes that were.
+pub(super) fn head(
+    scan: &mut HeadScan,
+    input: &[u8],
+    head: &mut RequestHead,
+) -> Result<Option<(Facts, usize)>, Refusal> {
+    // Nearly every head arrives whole. Then httparse finds its end, and what [`HeadScan`] would ask of each line
+    // is asked of the few places where lines meet. Whatever this does not take goes the long way, which knows why.
+    if scan.is_fresh() {
+        let mut slots = [const { MaybeUninit::uninit() }; HEAD_FIELDS_MAX];
+        if let Some((bytes, parsed)) = parse_whole(input, &mut slots) {
+            return fill(bytes, &parsed, head).map(|facts| Some((facts, bytes.len())));
+        }
+    }
+    head_in_pieces(scan, input, head)
+}
+
+/// The head at the very front of `input` if it is whole, well-formed, and too short to break a limit on sizes.
+#[inline]
+fn parse_whole<'s, 'b>(
+    input: &'b [u8],
+    slots: &'s mut Slots<'b>,
+) -> Option<(&'b [u8], httparse::Request<'s, 'b>)> {
+    let window = input.get(..START_LINE_SIZE_MAX).unwrap_or(input);
+    let mut parsed = httparse::Request::new(&mut []);
+    let Ok(httparse::Status::Complete(len)) = parsed.parse_with_uninit_headers(window, slots)
+    else {
+        return None;
+    };
+    let bytes = window.get(..len)?;
+    let is_at_front = offset(bytes, parsed.method?.as_bytes()) == 0;
+    // Each name stands behind the end of a line, and the last line is empty. httparse knows no other CR.
+    let mut names = parsed.headers.iter().map(|field| offset(bytes, field.name.as_bytes()));
+    let ends_in_crlf = bytes.ends_with(b"\r\n\r\n")
+        && names.all(|at| bytes.get(at.wrapping_sub(2)..at) == Some(b"\r\n"));
+    (is_at_front && ends_in_crlf).then_some((bytes, parsed))
+}
+
+/// As [`head`], for what [`parse_whole`] does not take.
+#[inline(never)]
+fn head_in_pieces(
+    scan: &mut HeadScan,
+    input: &[u8],
+    head: &mut RequestHead,
+) -> Result<Option<(Facts, usize)>, Refusal> {
+    let Some(range) = scan.find(input)? else { return Ok(None) };
+    let consumed = range.end;
+    let bytes = input.get(range).unwrap_or_default();
+    let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; HEAD_FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut slots) {
         Ok(httparse::Status::Complete(n)) if n == bytes.len() => {}
         Ok(_) => return Err(Refusal::StartLineMalformed),
         Err(error) => return Err(refusal(error, bytes)),
     }
+    fill(bytes, &parsed, head).map(|facts| Some((facts, consumed)))
+}
+
+/// Makes a [`RequestHead`] of what httparse found in `bytes`, a complete head.
+fn fill(
+    bytes: &[u8],
+    parsed: &httparse::Request<'_, '_>,
+    head: &mut RequestHead,
+) -> Result<Facts, Refusal> {
+    head.clear();
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
         return Err(Refusal::StartLineMalformed);
     };
@@ -142,7 +205,7 @@ pub(super) fn head(bytes: &[u8], head: &mut RequestHead) -> Result<Facts, Refusa
         let name = place(bytes, field.name.as_bytes())?;
         let value = place(bytes, field.value)?;
         if let Some(name) = head.blob.get_mut(name.start()..name.start() + name.len()) {
-            name.make_ascii_lowercase();
+            lower_token(name);
             framing.take(name, field.value, head.fields.len())?;
         }
         head.fields.push(Field { name, value });
@@ -182,8 +245,9 @@ impl Framing {
                 self.length = Some(parse_length(value).ok_or(Refusal::LengthMalformed)?);
             }
             b"transfer-encoding" => self.codings(value)?,
+            // RFC 9110 §7.6.1. Nearly always it is exactly this.
+            b"connection" if value == b"keep-alive" => self.keep_alive = true,
             b"connection" => {
-                // RFC 9110 §7.6.1.
                 for option in list(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
@@ -283,7 +347,7 @@ fn set_target(bytes: &[u8], target: &[u8], head: &mut RequestHead) -> Result<(),
     }
     head.raw_path = place(bytes, parts.path)?;
     head.path = head.raw_path;
-    if memchr(b'%', parts.path).is_some() {
+    if parts.is_encoded && memchr(b'%', parts.path).is_some() {
         let start = head.blob.len();
         percent_decode(parts.path, &mut head.blob);
         head.path = Span::new(start, head.blob.len() - start).ok_or(Refusal::StartLineTooLong)?;
@@ -300,8 +364,12 @@ fn append(head: &mut RequestHead, bytes: &[u8]) -> Result<Span, Refusal> {
 /// Where `part`, a slice of `whole`, lies in it; the blob begins with a copy of `whole`.
 #[inline]
 fn place(whole: &[u8], part: &[u8]) -> Result<Span, Refusal> {
-    let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
-    Span::new(start, part.len()).ok_or(Refusal::HeadTooLarge)
+    Span::new(offset(whole, part), part.len()).ok_or(Refusal::HeadTooLarge)
+}
+
+#[inline]
+fn offset(whole: &[u8], part: &[u8]) -> usize {
+    part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr())
 }
 
 fn method_of(name: &[u8]) -> Method {

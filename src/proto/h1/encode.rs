@@ -3,14 +3,12 @@
 //! Invariant: the framing is ours. Whatever the application says about the connection or the coding is
 //! dropped, its Content-Length is believed only if it is consistent, and a head is appended whole or not at all.
 
-use memchr::memchr;
-
 use super::{BadResponse, H1, Next, Refusal, Request, Response};
 use crate::{
     limits::HEAD_FIELDS_MAX,
     proto::{
         answer::EdgeAnswer,
-        field::{is_sendable_value, list, parse_length, token_lower},
+        field::{NameCase, is_sendable_value, list, name_case, parse_length},
         head::{BodyLength, ResponseHead},
     },
 };
@@ -64,7 +62,9 @@ impl H1 {
         let given = push_fields(head, out)?;
         let response = self.frame(head, given.length, out)?;
         if !given.date {
-            push_field(b"date: ", date, out);
+            out.extend_from_slice(b"date: ");
+            out.extend_from_slice(date);
+            out.extend_from_slice(b"\r\n");
         }
         if !given.server {
             out.extend_from_slice(b"server: fasterapi\r\n");
@@ -236,12 +236,14 @@ fn push_fields(head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Result<Given, BadR
         if !is_sendable_value(value) {
             return Err(BadResponse::FieldValue);
         }
-        let start = out.len();
-        out.extend(name.iter().map(|&byte| token_lower(byte)));
-        let name = out.get(start..).unwrap_or_default();
-        if name.is_empty() || memchr(0, name).is_some() {
-            return Err(BadResponse::FieldName);
-        }
+        let lowered;
+        let name = match name_case(name).ok_or(BadResponse::FieldName)? {
+            NameCase::Lower => name,
+            NameCase::Mixed => {
+                lowered = name.to_ascii_lowercase();
+                &lowered
+            }
+        };
         match name {
             b"content-length" => {
                 let length = parse_length(value).ok_or(BadResponse::Length)?;
@@ -249,34 +251,25 @@ fn push_fields(head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Result<Given, BadR
                     return Err(BadResponse::Length);
                 }
                 given.length = Some(length);
-                out.truncate(start);
                 continue;
             }
             b"connection" => {
                 given.close |= list(value).any(|option| option.eq_ignore_ascii_case(b"close"));
-                out.truncate(start);
                 continue;
             }
             // RFC 9110 §7.6.1: about one connection, and this one is not the application's.
             b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"te" | b"trailer"
-            | b"upgrade" => {
-                out.truncate(start);
-                continue;
-            }
+            | b"upgrade" => continue,
             b"date" => given.date = true,
             b"server" => given.server = true,
             _ => {}
         }
-        push_field(b": ", value, out);
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
     }
     Ok(given)
-}
-
-#[inline]
-fn push_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 fn push_length(length: u64, out: &mut Vec<u8>) {

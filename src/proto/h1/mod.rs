@@ -140,13 +140,8 @@ impl H1 {
         head: &mut RequestHead,
     ) -> Result<Step, Refusal> {
         let step = match &mut self.request {
-            Request::Head(scan) => match scan.find(input) {
-                Ok(Some(range)) => {
-                    let consumed = range.end;
-                    let bytes = input.get(range).unwrap_or_default();
-                    decode::head(bytes, head)
-                        .and_then(|facts| self.start(facts, options, head, consumed))
-                }
+            Request::Head(scan) => match decode::head(scan, input, head) {
+                Ok(Some((facts, consumed))) => self.start(facts, options, head, consumed),
                 Ok(None) => Ok(Step::NeedMore),
                 Err(refusal) => Err(refusal),
             },
