@@ -3,11 +3,7 @@
 //! Invariant: the socket is closed in three steps. `begin_close` makes the phase `Closing`; the shard then cancels what is
 //! in flight; only when no operation is in flight ([`Connection::is_quiet`]) is the descriptor closed and the slot freed.
 
-use std::{
-    net::SocketAddr,
-    os::fd::OwnedFd,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, os::fd::OwnedFd, time::Instant};
 
 use crate::{
     limits,
@@ -85,6 +81,8 @@ pub(super) struct Connection {
     pub(super) h1: H1,
     /// Received and not consumed by the engine.
     pub(super) input: Vec<u8>,
+    /// Inside a body: true exactly when input waits for us (for credit, for room in the lane), not for the client.
+    pub(super) held: bool,
     /// Encoded and not submitted.
     pub(super) output: Vec<u8>,
     /// Bytes of the send in flight; zero exactly when none is.
@@ -100,6 +98,8 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     expiry: Expiry,
     deadline: Instant,
+    /// When the send in flight, or the lingering, must be over. Set once for each, so that no trickle of input moves it.
+    until: Instant,
     /// When the head or body under way began to arrive, and how much of it did.
     transfer: Option<(Instant, u64)>,
 }
@@ -117,6 +117,7 @@ impl Connection {
             peer,
             h1: H1::new(),
             input: Vec::new(),
+            held: false,
             output: Vec::new(),
             sending: 0,
             recv: Recv::Idle,
@@ -127,6 +128,7 @@ impl Connection {
             dirty: false,
             expiry: Expiry::Close,
             deadline: now + limits::KEEPALIVE_TIMEOUT,
+            until: now,
             transfer: None,
         }
     }
@@ -154,9 +156,35 @@ impl Connection {
         matches!(self.reading, Reading::Head) && self.input.is_empty() && self.unsent() == 0
     }
 
-    /// First step of the close.
+    /// True when the client has sent its last byte and what waits for more of them waits in vain. One that half-closes
+    /// behind a whole request still reads its answer.
+    pub(super) fn is_cut_short(&self) -> bool {
+        let waits_for_more = match self.reading {
+            Reading::Answering(_) => false,
+            Reading::Head => self.unsent() == 0,
+            Reading::Body(_) | Reading::Discarding(_) => !self.held,
+        };
+        self.at_end && self.phase == Phase::Open && waits_for_more
+    }
+
+    /// Notes that a send is submitted; it is given the time that its bytes take at the minimum rate.
+    pub(super) fn begin_send(&mut self, bytes: usize, now: Instant) {
+        let rate = MinRate { grace: limits::SEND_TIMEOUT, ..MinRate::default() };
+        self.sending = bytes;
+        self.until = now + rate.allowance(bytes as u64);
+    }
+
+    /// FIN goes out; the client has a moment to read what was sent.
+    pub(super) fn begin_linger(&mut self, now: Instant) {
+        self.phase = Phase::Lingering;
+        self.until = now + limits::LINGER_TIMEOUT;
+    }
+
+    /// First step of the close. Whoever calls it has parted the connection from its exchange, whose index means
+    /// somebody else's from now on.
     pub(super) fn begin_close(&mut self) {
         self.phase = Phase::Closing;
+        self.reading = Reading::Head;
         self.input = Vec::new();
         self.output = Vec::new();
         self.expiry = Expiry::Never;
@@ -181,18 +209,16 @@ impl Connection {
     /// Sets the deadline that the present state calls for. Called whenever the state may have changed.
     pub(super) fn watch(&mut self, now: Instant) {
         let waits_for_body = matches!(self.reading, Reading::Body(_) | Reading::Discarding(_));
-        let (expiry, time) = match self.phase {
-            Phase::Closing => (Expiry::Never, Duration::ZERO),
-            Phase::Lingering => (Expiry::Close, limits::LINGER_TIMEOUT),
-            _ if self.sending > 0 => (Expiry::Close, limits::SEND_TIMEOUT),
-            // Input that is held back waits for us, not for the client.
-            Phase::Open if waits_for_body && self.input.is_empty() => {
-                (Expiry::TooSlow, limits::BODY_TIMEOUT)
+        let (expiry, deadline) = match self.phase {
+            Phase::Closing => (Expiry::Never, now),
+            Phase::Lingering => (Expiry::Close, self.until),
+            _ if self.sending > 0 => (Expiry::Close, self.until),
+            Phase::Open if waits_for_body && !self.held => {
+                (Expiry::TooSlow, now + limits::BODY_TIMEOUT)
             }
             Phase::Open if matches!(self.reading, Reading::Head) => {
                 if self.input.is_empty() {
-                    self.transfer = None;
-                    (Expiry::Close, limits::KEEPALIVE_TIMEOUT)
+                    (Expiry::Close, now + limits::KEEPALIVE_TIMEOUT)
                 } else {
                     let (start, _) = *self.transfer.get_or_insert((now, 0));
                     self.expiry = Expiry::TooSlow;
@@ -200,13 +226,12 @@ impl Connection {
                     return;
                 }
             }
-            _ => (Expiry::Never, Duration::ZERO),
+            _ => (Expiry::Never, now),
         };
         if !waits_for_body || expiry == Expiry::Never {
             self.transfer = None;
         }
-        self.expiry = expiry;
-        self.deadline = now + time;
+        (self.expiry, self.deadline) = (expiry, deadline);
     }
 
     /// What is due by now.

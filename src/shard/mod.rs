@@ -90,7 +90,10 @@ impl Core {
     fn settle_debts(&mut self) {
         for index in std::mem::take(&mut self.owing) {
             let Some(exchange) = self.exchanges.get_mut(index) else { continue };
-            exchange.listed = false;
+            // The entry may have been a former tenant's.
+            if !std::mem::take(&mut exchange.listed) {
+                continue;
+            }
             let connection = exchange.connection;
             self.settle(index);
             if let Some(connection) = connection {
@@ -127,9 +130,11 @@ impl Core {
             if slot.usable() {
                 match slot.lane.arm() {
                     Ok(found) => work |= found,
-                    Err(fault) => (slot.fault, work) = (Some(fault), true),
+                    Err(fault) => slot.fault = Some(fault),
                 }
             }
+            // Found at fault since links were reaped last.
+            work |= !slot.usable();
         }
         work
     }

@@ -68,9 +68,10 @@ impl Core {
 
     /// Decodes as much of `data` as can go somewhere; the number of bytes consumed.
     fn advance(&mut self, index: usize, data: &[u8]) -> usize {
-        let mut at = 0;
+        let (mut at, mut held) = (0, true);
         while let Some(budget) = self.budget(index) {
             let rest = data.get(at..).unwrap_or_default();
+            held = budget < rest.len();
             let rest = rest.get(..budget.min(rest.len())).unwrap_or_default();
             let Some(connection) = self.connections.get_mut(index) else { break };
             match connection.h1.decode(rest, &self.options.h1, &mut self.head) {
@@ -92,6 +93,10 @@ impl Core {
                     return data.len();
                 }
             }
+            held = true;
+        }
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.held = held;
         }
         at
     }
@@ -116,7 +121,8 @@ impl Core {
 
     /// A head is complete: finds its route and its worker. Returns how much of `rest` was consumed with it.
     fn begin(&mut self, index: usize, rest: &[u8]) -> usize {
-        let Some(routes) = self.routes.clone() else {
+        // Taken out for the while: cloning would have all shards write to one counter for every request.
+        let Some(routes) = self.routes.take() else {
             self.answer(index, unavailable());
             return 0;
         };
@@ -127,6 +133,7 @@ impl Core {
         let found = routes.find(self.head.method, method_name, path, &mut params);
         let verdict = match found {
             Found::Route { id } => {
+                self.routes = Some(routes);
                 let consumed = self.dispatch(index, id, &mut params, rest);
                 self.params = params;
                 return consumed;
@@ -146,7 +153,7 @@ impl Core {
                 Verdict::new(307, None).with("location", &location)
             }
         };
-        self.params = params;
+        (self.params, self.routes) = (params, Some(routes));
         self.answer(index, verdict);
         0
     }
