@@ -88,12 +88,14 @@ impl Core {
 
     /// Tries again to write what found no room.
     fn settle_debts(&mut self) {
-        for index in std::mem::take(&mut self.owing) {
+        let mut owing = std::mem::take(&mut self.owing);
+        // Some may be a former tenant's: of those with one index only the first counts.
+        owing.retain(|index| {
+            let exchange = self.exchanges.get_mut(*index);
+            exchange.is_some_and(|exchange| std::mem::take(&mut exchange.listed))
+        });
+        for index in owing {
             let Some(exchange) = self.exchanges.get_mut(index) else { continue };
-            // The entry may have been a former tenant's.
-            if !std::mem::take(&mut exchange.listed) {
-                continue;
-            }
             let connection = exchange.connection;
             self.settle(index);
             if let Some(connection) = connection {
