@@ -2,6 +2,7 @@
 //! kernel with its own time: what is hard to bring about otherwise.
 
 mod books;
+mod chaos;
 mod deadlines;
 mod progress;
 mod script;

@@ -176,6 +176,13 @@ impl Stage {
         stage
     }
 
+    /// The worker's successor.
+    pub(super) fn attach(&mut self) {
+        self.load = Load::default();
+        self.lane = attach(&self.handle, &self.load);
+        self.obey();
+    }
+
     pub(super) fn drain(&mut self) {
         self.handle.send(Command::Drain(Duration::from_secs(1)));
         self.obey();
@@ -285,7 +292,7 @@ impl Stage {
     }
 
     pub(super) fn worker_dies(&mut self) {
-        let pidfd = self.shard.driver.polls.iter().find(|token| token.kind == kind::PIDFD);
+        let pidfd = self.shard.driver.polls.iter().rfind(|token| token.kind == kind::PIDFD);
         let pidfd = *pidfd.unwrap();
         self.shard.driver.push(pidfd, Event::Readable, true);
     }
