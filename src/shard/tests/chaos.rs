@@ -13,7 +13,7 @@ use crate::{
     uring::Token,
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Connect,
     Send { client: usize, what: usize },
