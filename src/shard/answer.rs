@@ -327,6 +327,10 @@ fn encode_response(
         fields: response.fields,
         body,
     };
+    // Before the head is encoded: then there is still something to be said to the client.
+    if response.content_length.is_some_and(|length| length < response.body.len() as u64) {
+        return Err(BadResponse::BodyTooLong);
+    }
     if response.end && !connection.h1.request_done() {
         // The rest of the request will not be read; RFC 9112 §9.6 wants that said.
         connection.h1.close_after_response();

@@ -123,6 +123,18 @@ fn a_response_that_cannot_be_sent_is_a_502_and_its_body_no_fault_of_the_worker()
 }
 
 #[test]
+fn a_response_that_is_longer_than_it_says_from_the_start_is_a_502() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(2), b"okay", true);
+    stage.publish();
+    assert!(stage.sent(client).starts_with("HTTP/1.1 502 "), "{}", stage.sent(client));
+    assert_eq!((stage.load.get(), stage.held()), (0, (1, 0)));
+}
+
+#[test]
 fn a_body_beyond_its_announced_length_ends_the_connection_and_is_cancelled() {
     let mut stage = Stage::new();
     let client = stage.connect();
@@ -156,7 +168,7 @@ fn an_exchange_is_on_the_list_of_debtors_once_whoever_had_its_slot_before() {
 }
 
 #[test]
-fn a_dead_workers_ring_is_read_to_its_end_and_not_beyond_what_it_can_hold() {
+fn what_a_dead_worker_had_published_still_counts() {
     let mut stage = Stage::new();
     let client = stage.connect();
     stage.send(client, HANG);
