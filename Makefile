@@ -102,6 +102,7 @@ lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd pyworker && $(abspath $(BIN))/mypy
+	cd ci/e2e && $(abspath $(BIN))/mypy
 	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps idle.py peers
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)

@@ -298,6 +298,12 @@ impl EdgeLane {
         Ok(true)
     }
 
+    /// True when there is room for any but the largest requests; if not, [`Self::arm`] waits for it.
+    pub fn has_room(&mut self) -> Result<bool, Fault> {
+        let record = self.0.own.geometry().record_size_max() / 2;
+        Ok(self.0.claim(record)?.is_some())
+    }
+
     /// Tells the worker that nobody waits any more; false when the ring is full for now.
     pub fn send_cancel(&mut self, exchange: u64) -> Result<bool, Fault> {
         self.0.put(Kind::Cancel, 0, exchange, &[])

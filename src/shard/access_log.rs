@@ -68,6 +68,11 @@ impl AccessLog {
         debug_assert!(written.is_ok() && rest.is_ok(), "writing to a Vec cannot fail");
     }
 
+    /// True when nothing waits to be handed over.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// The lines to hand over, if there are enough of them, or any when `all`.
     pub(super) fn take(&mut self, all: bool) -> Option<Vec<u8>> {
         let due = self.lines.len() >= BUFFER_SIZE || (all && !self.lines.is_empty());

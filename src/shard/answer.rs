@@ -183,13 +183,11 @@ impl Core {
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.reading = Reading::Head;
         match next {
-            Ok(Next::KeepAlive) if connection.at_end && connection.input.is_empty() => {
-                connection.phase = Phase::LastSend { linger: false };
-            }
+            // After the client's end too: requests that came before it may still be waiting.
             Ok(Next::KeepAlive) => {}
             Ok(Next::Close) => {
                 // More may be on its way even behind a whole request, and a close before it has arrived resets.
-                connection.phase = Phase::LastSend { linger: true };
+                connection.phase = Phase::LastSend;
                 connection.input = Vec::new();
             }
             Err(error) => {
@@ -198,15 +196,6 @@ impl Core {
             }
         }
         self.touch(index);
-    }
-
-    /// Gives a connection up: no more is sent, its exchange is cancelled.
-    pub(super) fn lose(&mut self, index: usize) {
-        self.abandon(index);
-        if let Some(connection) = self.connections.get_mut(index) {
-            connection.begin_close();
-            self.touch(index);
-        }
     }
 
     /// The connection goes away: nobody waits for its exchange any more.
@@ -221,6 +210,15 @@ impl Core {
             entry.connection = None;
         }
         self.cancel(exchange);
+    }
+
+    /// Gives a connection up: no more is sent, its exchange is cancelled.
+    pub(super) fn lose(&mut self, index: usize) {
+        self.abandon(index);
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.begin_close();
+            self.touch(index);
+        }
     }
 
     fn cancel(&mut self, exchange: usize) {

@@ -38,12 +38,9 @@ pub(super) struct Verdict {
 pub(super) enum Phase {
     /// Serving.
     Open,
-    /// The last response is being sent. `linger`: the client may still be sending, so that closing at once could
-    /// take the response away from it (RFC 9112 §9.6).
-    LastSend {
-        /// Half-close and read on before the close.
-        linger: bool,
-    },
+    /// The last response is being sent; input is dropped. The client may still be sending, so that closing at once
+    /// could take the response away from it (RFC 9112 §9.6): lingering follows.
+    LastSend,
     /// FIN is out; what still arrives is dropped until the client closes or the time is up.
     Lingering,
     /// Nothing is served any more; operations in flight are being cancelled.
@@ -81,8 +78,10 @@ pub(super) struct Connection {
     pub(super) h1: H1,
     /// Received and not consumed by the engine.
     pub(super) input: Vec<u8>,
-    /// Inside a body: true exactly when input waits for us (for credit, for room in the lane), not for the client.
-    pub(super) held: bool,
+    /// The input waits until a worker has room for it: the client is not to blame for the pause.
+    pub(super) held_back: bool,
+    /// The request has waited for so long that it is dispatched or refused now.
+    pub(super) overdue: bool,
     /// Encoded and not submitted.
     pub(super) output: Vec<u8>,
     /// Bytes of the send in flight; zero exactly when none is.
@@ -117,7 +116,8 @@ impl Connection {
             peer,
             h1: H1::new(),
             input: Vec::new(),
-            held: false,
+            held_back: false,
+            overdue: false,
             output: Vec::new(),
             sending: 0,
             recv: Recv::Idle,
@@ -161,8 +161,8 @@ impl Connection {
     pub(super) fn is_cut_short(&self) -> bool {
         let waits_for_more = match self.reading {
             Reading::Answering(_) => false,
-            Reading::Head => self.unsent() == 0,
-            Reading::Body(_) | Reading::Discarding(_) => !self.held,
+            Reading::Head => self.unsent() == 0 && !self.held_back,
+            Reading::Body(_) | Reading::Discarding(_) => !self.held_back,
         };
         self.at_end && self.phase == Phase::Open && waits_for_more
     }
@@ -194,8 +194,7 @@ impl Connection {
     pub(super) fn wants_input(&self) -> bool {
         match self.phase {
             Phase::Open => !self.at_end && self.input.len() < limits::INPUT_SIZE_MAX,
-            Phase::LastSend { linger } => linger && !self.at_end,
-            Phase::Lingering => !self.at_end,
+            Phase::LastSend | Phase::Lingering => !self.at_end,
             Phase::Closing => false,
         }
     }
@@ -213,7 +212,7 @@ impl Connection {
             Phase::Closing => (Expiry::Never, now),
             Phase::Lingering => (Expiry::Close, self.until),
             _ if self.sending > 0 => (Expiry::Close, self.until),
-            Phase::Open if waits_for_body && !self.held => {
+            Phase::Open if waits_for_body && !self.held_back => {
                 (Expiry::TooSlow, now + limits::BODY_TIMEOUT)
             }
             Phase::Open if matches!(self.reading, Reading::Head) => {

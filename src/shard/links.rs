@@ -87,6 +87,19 @@ impl Links {
         self.slots.iter().any(|(_, slot)| slot.usable() && slot.lane.pending())
     }
 
+    /// True when a request would find room at some worker, or no worker at all: then it is refused instead of held.
+    pub(super) fn have_room(&mut self) -> bool {
+        let mut full = false;
+        for (_, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.usable()) {
+            match slot.lane.has_room() {
+                Ok(true) => return true,
+                Ok(false) => full = true,
+                Err(fault) => slot.fault = Some(fault),
+            }
+        }
+        !full
+    }
+
     /// The least loaded usable link that `tried` does not hold.
     pub(super) fn choose(&mut self, tried: &[usize]) -> Option<usize> {
         let start = self.next;

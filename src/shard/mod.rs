@@ -50,6 +50,8 @@ struct Core {
     dirty: Vec<usize>,
     /// Exchanges with records that found no room; each at most once.
     owing: Vec<usize>,
+    /// Connections whose next request found no room at any worker; some may be here twice, or wait no longer.
+    waiting: Vec<usize>,
     spare: Spare,
     /// True exactly while lanes may hold a wish for a kick.
     armed: bool,
@@ -86,8 +88,14 @@ impl Core {
         }
     }
 
-    /// Tries again to write what found no room.
+    /// Tries again to write what found no room; requests first, or uploads would take all the room that there is.
     fn settle_debts(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.sort_unstable();
+        waiting.dedup();
+        for index in waiting {
+            self.resume(index);
+        }
         let mut owing = std::mem::take(&mut self.owing);
         // Some may be a former tenant's: of those with one index only the first counts.
         owing.retain(|index| {

@@ -60,6 +60,36 @@ impl Core {
         self.touch(index);
     }
 
+    /// Notes whether the rest of the input waits for the worker or for the client.
+    fn note_hold(&mut self, index: usize, rest: usize) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        connection.held_back = match connection.reading {
+            Reading::Body(exchange) => self.exchanges.get_mut(exchange).is_some_and(|exchange| {
+                !exchange.backlog.is_empty() || exchange.upload_credit < rest
+            }),
+            Reading::Head => rest > 0 && !self.links.have_room(),
+            Reading::Answering(_) | Reading::Discarding(_) => false,
+        };
+        if connection.held_back && matches!(connection.reading, Reading::Head) {
+            self.waiting.push(index);
+        }
+    }
+
+    /// Ends the wait of a request for room: it is dispatched after all or answered 503. False when there is none.
+    pub(super) fn insist(&mut self, index: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(index) else { return false };
+        if !connection.held_back || !matches!(connection.reading, Reading::Head) {
+            return false;
+        }
+        let before = connection.input.len();
+        connection.overdue = true;
+        self.resume(index);
+        self.connections.get_mut(index).is_none_or(|connection| {
+            connection.overdue = false;
+            connection.input.len() < before
+        })
+    }
+
     fn put_back(&mut self, index: usize, input: Vec<u8>) {
         if let Some(connection) = self.connections.get_mut(index) {
             connection.input = input;
@@ -68,10 +98,9 @@ impl Core {
 
     /// Decodes as much of `data` as can go somewhere; the number of bytes consumed.
     fn advance(&mut self, index: usize, data: &[u8]) -> usize {
-        let (mut at, mut held) = (0, true);
+        let mut at = 0;
         while let Some(budget) = self.budget(index) {
             let rest = data.get(at..).unwrap_or_default();
-            held = budget < rest.len();
             let rest = rest.get(..budget.min(rest.len())).unwrap_or_default();
             let Some(connection) = self.connections.get_mut(index) else { break };
             match connection.h1.decode(rest, &self.options.h1, &mut self.head) {
@@ -93,11 +122,8 @@ impl Core {
                     return data.len();
                 }
             }
-            held = true;
         }
-        if let Some(connection) = self.connections.get_mut(index) {
-            connection.held = held;
-        }
+        self.note_hold(index, data.len() - at);
         at
     }
 
@@ -108,7 +134,9 @@ impl Core {
             return None;
         }
         match connection.reading {
-            Reading::Head if connection.unsent() <= limits::UNSENT_SIZE_MAX => Some(usize::MAX),
+            Reading::Head if connection.unsent() <= limits::UNSENT_SIZE_MAX => {
+                (connection.overdue || self.links.have_room()).then_some(usize::MAX)
+            }
             Reading::Discarding(_) => Some(usize::MAX),
             Reading::Head | Reading::Answering(_) => None,
             Reading::Body(exchange) => {
@@ -297,7 +325,7 @@ impl Core {
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.h1.refuse(refusal, &date, &mut connection.output);
         connection.reading = Reading::Head;
-        connection.phase = Phase::LastSend { linger: true };
+        connection.phase = Phase::LastSend;
         self.touch(index);
     }
 

@@ -119,6 +119,7 @@ impl<D: Driver> Shard<D> {
             reports: mailbox.reports.clone(),
             dirty: Vec::new(),
             owing: Vec::new(),
+            waiting: Vec::new(),
             spare: Spare::default(),
             armed: false,
             kicks: 0,
@@ -216,9 +217,8 @@ impl<D: Driver> Shard<D> {
         }
         let paused =
             self.listeners.iter().flatten().any(|listener| listener.accepting == Accepting::Paused);
-        if self.core.connections.is_empty() && !paused {
-            // No sweep will come for what is left of it.
-            self.hand_over_log(true);
+        let nothing_due = self.core.connections.is_empty() && self.core.access_log.is_empty();
+        if nothing_due && !paused {
             return Wait::Forever;
         }
         Wait::AtMost(self.next_sweep.saturating_duration_since(self.driver.now()))
@@ -413,12 +413,12 @@ impl<D: Driver> Shard<D> {
             // Idle connections own no buffer.
             self.core.spare.give(std::mem::take(&mut connection.output));
             match connection.phase {
-                Phase::LastSend { linger: true } if !connection.at_end => {
+                Phase::LastSend if !connection.at_end => {
                     connection.begin_linger(now);
                     connection.shutting_down = true;
                     self.driver.shutdown_write(connection.socket.as_fd(), of(kind::SHUTDOWN));
                 }
-                Phase::LastSend { .. } => connection.begin_close(),
+                Phase::LastSend => connection.begin_close(),
                 Phase::Lingering if connection.at_end => connection.begin_close(),
                 Phase::Open if self.drain_until.is_some() && connection.is_idle() => {
                     connection.begin_close();
@@ -472,6 +472,9 @@ impl<D: Driver> Shard<D> {
         for (index, expiry) in due {
             let answered =
                 self.core.connections.get(index).is_some_and(|connection| connection.unsent() > 0);
+            if expiry == Expiry::TooSlow && !cut && self.core.insist(index) {
+                continue;
+            }
             if expiry == Expiry::TooSlow && !cut && !answered {
                 self.core.refuse(index, Refusal::TooSlow);
             } else {

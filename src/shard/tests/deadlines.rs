@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::script::Stage;
-use crate::limits;
+use crate::{limits, uring::Wait};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -91,6 +91,8 @@ fn the_last_lines_of_the_access_log_do_not_wait_for_the_next_client() {
     stage.send(client, b"GET /nowhere HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     stage.finish(client);
     assert_eq!(stage.held().0, 0);
+    assert_ne!(stage.shard.driver.wait, Wait::Forever);
+    stage.wait(limits::SWEEP_INTERVAL);
     let report = stage.reports.try_recv();
     assert!(matches!(report, Ok(super::Report::AccessLog(_))), "{report:?}");
 }

@@ -189,3 +189,22 @@ fn chunked_framing_at_the_edge_of_the_credit_waits_and_passes() {
     let (rest, ended) = read_bodies(&mut stage);
     assert_eq!((first + rest, ended), (window, true));
 }
+
+#[test]
+fn a_client_that_half_closes_keeps_the_request_that_waits_for_room() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    let slot = stage.shard.core.links.get_mut(0).unwrap();
+    while slot.lane.send_cancel(1 << 32).unwrap() {}
+    slot.touched = true;
+    stage.send(client, b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n");
+    stage.finish(client);
+    assert_eq!(stage.held(), (1, 0));
+    while stage.lane.receive().unwrap().is_some() {}
+    stage.publish();
+    let id = stage.take();
+    stage.respond(id, Some(2), b"ok", true);
+    stage.publish();
+    assert!(stage.sent(client).ends_with("\r\n\r\nok"), "{}", stage.sent(client));
+    assert_eq!(stage.held(), (0, 0));
+}

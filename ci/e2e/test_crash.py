@@ -1,0 +1,227 @@
+"""Workers that die, hang or cannot come back: what the clients see of it, and how the pool recovers."""
+
+import os
+import select
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import Serve
+from server import Server, descriptors, until
+from wire import Connection
+
+
+class Load:
+    """Clients on kept connections that ask until they are told to stop, and write down what they got."""
+
+    def __init__(self, server: Server, clients: int, target: str = "/tag/{}") -> None:
+        self._server, self._target = server, target
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._statuses: Counter[int] = Counter()
+        self._errors: list[str] = []
+        self._threads = [threading.Thread(target=self._client, args=(number,), daemon=True) for number in range(clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        self.until_more(100)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive(), "a request without an answer"
+
+    def _client(self, number: int) -> None:
+        try:
+            with self._server.connect() as connection:
+                turn = 0
+                while not self._stop.is_set():
+                    turn += 1
+                    tag = f"{number}-{turn}"
+                    response = connection.request("GET", self._target.format(tag))
+                    assert response.status != 200 or response.json == {"tag": tag}, "another request's answer"
+                    assert not response.closes
+                    with self._lock:
+                        self._statuses[response.status] += 1
+        except Exception as error:
+            with self._lock:
+                self._errors.append(repr(error))
+
+    @property
+    def statuses(self) -> Counter[int]:
+        with self._lock:
+            assert not self._errors, self._errors
+            return Counter(self._statuses)
+
+    def until_more(self, requests: int, status: int = 200) -> None:
+        goal = self.statuses[status] + requests
+        until(f"{requests} more answers {status}", lambda: self.statuses[status] >= goal)
+
+
+def kill(server: Server, place: int = 0, number: signal.Signals = signal.SIGKILL) -> int:
+    pid = server.worker_pid(place)
+    os.kill(pid, number)
+    return pid
+
+
+@pytest.mark.parametrize("target", ["/tag/{}", "/thread/{}"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_resets_no_connection_and_is_replaced(serve: Serve, workers: int, target: str) -> None:
+    server = serve("echo:app", workers=workers).ready()
+    with Load(server, 16, target) as load:
+        for round_ in range(1, 4):
+            old = kill(server)
+            server.ready(workers + round_)
+            assert server.worker_pid() != old
+            load.until_more(200)
+        assert set(load.statuses) <= {200, 502, 503}, load.statuses
+        before = load.statuses
+        load.until_more(500)
+        assert load.statuses - before == Counter({200: load.statuses[200] - before[200]}), "afterwards all is well"
+    assert len(server.log.find(r"killed by SIGKILL; respawn in \d+ ms")) == 3
+    assert server.admin("/readyz").json["workers_ready"] == workers
+
+
+@pytest.mark.parametrize(
+    ("how", "log"),
+    [
+        ("exit", "exited with status 7"),
+        ("abort", "killed by SIGABRT"),
+        ("segfault", "killed by SIGSEGV"),
+        ("kill", "killed by SIGKILL"),
+        ("thread", "exited with status 7"),
+    ],
+)
+def test_a_handler_that_ends_its_process_costs_its_own_request(serve: Serve, how: str, log: str) -> None:
+    server = serve("crash:app").ready()
+    with server.connect() as connection, server.connect() as bystander:
+        assert bystander.request("GET", "/").status == 200
+        response = connection.request("GET", f"/end/{how}")
+        assert (response.status, response.json, response.closes) == (502, {"detail": "Bad Gateway"}, False)
+        server.log.wait(log)
+        server.ready(2)
+        for kept in (connection, bystander):
+            assert kept.request("GET", "/").status == 200, "the same connection"
+
+
+def test_everything_that_a_dead_worker_held_is_answered_502(serve: Serve) -> None:
+    server = serve("echo:app").ready()
+    holding = [server.connect() for _ in range(20)]
+    for number, connection in enumerate(holding):
+        connection.ask("GET", f"/hold/{number}")
+    until("all are held", lambda: len(server.get("/held").json) == 20)
+    kill(server)
+    for connection in holding:
+        assert connection.response().status == 502
+    server.ready(2)
+    for number, connection in enumerate(holding):
+        assert connection.request("GET", f"/tag/{number}").json == {"tag": str(number)}
+        connection.close()
+
+
+def test_a_worker_that_dies_inside_an_upload(serve: Serve) -> None:
+    server = serve("echo:app").ready()
+    with server.connect() as connection:
+        connection.ask("POST", "/echo", {"content-length": "1000000"})
+        connection.send(bytes(100_000))
+        assert server.get("/tag/x").status == 200
+        kill(server)
+        response = connection.response()
+        assert (response.status, response.closes) == (502, True)
+        connection.half_close()
+        assert connection.rest() == b""
+    server.ready(2)
+    assert server.get("/tag/x").status == 200
+
+
+def test_a_response_that_a_death_cut_off_is_not_completed(serve: Serve) -> None:
+    size = 16 * 1024 * 1024 + 1
+    server = serve("echo:app").ready()
+    with server.connect() as connection:
+        connection.ask("GET", f"/bytes/{size}")
+        begin = connection.exactly(1000)
+        kill(server)
+        server.ready(2)
+        try:
+            rest = connection.rest()
+        except ConnectionResetError:
+            rest = b""
+        assert len(begin + rest) < size
+        assert b"502" not in rest
+    assert server.get("/tag/x").status == 200
+
+
+def test_a_worker_that_cannot_come_back_is_tried_with_growing_pauses(serve: Serve, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    server = serve("crash:app", env={"TRAP": str(trap)}).ready()
+    trap.touch()
+    kill(server)
+    found = server.log.wait(r"respawn in (\d+) ms", 6)
+    assert [int(pause[1]) for pause in found][:6] == [50, 100, 200, 400, 800, 1600]
+    assert server.log.find("the application cannot be imported: RuntimeError: trapped")
+    ready = server.admin("/readyz")
+    assert (ready.status, ready.json["workers_ready"]) == (503, 0)
+    with server.connect() as connection:
+        response = connection.request("GET", "/")
+        assert (response.status, response["retry-after"], response.closes) == (503, "1", False)
+        trap.unlink()
+        server.ready(2)
+        assert connection.request("GET", "/").status == 200
+
+
+def test_a_worker_that_exits_while_it_is_imported_is_tried_again(serve: Serve, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    server = serve("crash:app", env={"TRAP": str(trap)}).ready()
+    trap.write_text("exit")
+    kill(server)
+    server.log.wait(r"exited with status 9; respawn in \d+ ms", 2)
+    trap.unlink()
+    server.ready(2)
+    assert server.get("/").status == 200
+
+
+def test_a_stopped_worker_is_avoided(serve: Serve) -> None:
+    server = serve("echo:app", workers=2).ready()
+    stopped = kill(server, 0, signal.SIGSTOP)
+    connections: list[Connection] = []
+    # Equally loaded workers take turns: soon one request is with the worker that does not answer.
+    while len(connections) < 4:
+        connections.append(server.connect())
+        connections[-1].ask("GET", "/pid")
+        if not select.select([connections[-1].socket], [], [], 2)[0]:
+            break
+    with server.connect(10) as connection:
+        for number in range(100):
+            assert connection.request("GET", "/pid").json == {"pid": server.worker_pid(1)}, number
+    os.kill(stopped, signal.SIGCONT)
+    assert connections[-1].response().json == {"pid": stopped}
+    for connection in connections:
+        connection.close()
+
+
+def test_a_stopped_worker_does_not_keep_the_server_from_ending(serve: Serve) -> None:
+    server = serve("echo:app", workers=2).ready()
+    kill(server, 0, signal.SIGSTOP)
+    server.signal(signal.SIGTERM)
+    server.log.wait("stopping")
+    server.signal(signal.SIGTERM)
+    server.finish(143, at_most_s=10)
+
+
+def test_deaths_leave_no_descriptors_behind(serve: Serve) -> None:
+    server = serve("echo:app", shards=2).ready()
+
+    def usage() -> int:
+        server.get("/pid")
+        return descriptors(server.pid)
+
+    before = usage()
+    for death in range(1, 6):
+        kill(server)
+        server.ready(1 + death)
+    until("the descriptors of dead workers are closed", lambda: usage() <= before)
