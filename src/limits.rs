@@ -33,7 +33,7 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection without a request is closed after this.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
-/// A client that takes nothing for this long is cut off.
+/// A send that is not taken is given up after this and the time that its bytes take at [`RATE_MIN_BYTES_PER_S`].
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long input is dropped behind the last response, so that the client gets to read it.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);

@@ -39,6 +39,11 @@ impl Core {
         let Some(slot) = self.links.get_mut(index).filter(|slot| slot.usable()) else {
             return false;
         };
+        if !slot.lane.pending() {
+            return false;
+        }
+        // Also by what concerns no exchange, such as chunks that come back: until that is published, arming finds work.
+        slot.touched = true;
         let (exchanges, connections) = (&mut self.exchanges, &mut self.connections);
         let outcome = slot.lane.receive().and_then(|received| {
             let Some((id, message)) = received else { return Ok(None) };
@@ -51,7 +56,7 @@ impl Core {
             let mut encoded: Result<(), BadResponse> = Ok(());
             match message {
                 FromWorker::Response(response) => {
-                    if std::mem::replace(&mut entry.answered, true) {
+                    if std::mem::replace(&mut entry.responded, true) {
                         return Err(Fault::Order { what: "response", exchange: id });
                     }
                     entry.receive(response.body.len())?;
@@ -62,14 +67,14 @@ impl Core {
                     if let Some(connection) = connection {
                         let before = connection.output.len();
                         encoded = encode_response(connection, &response, &self.clock.date());
+                        entry.answered = encoded.is_ok();
                         if encoded.is_err() {
                             connection.output.truncate(before);
-                            entry.answered = false;
                         }
                     }
                 }
                 FromWorker::Body { data, end } => {
-                    if !entry.answered {
+                    if !entry.responded {
                         return Err(Fault::Order { what: "body", exchange: id });
                     }
                     entry.receive(data.len())?;
@@ -104,10 +109,7 @@ impl Core {
         });
         match outcome {
             Ok(None) => return false,
-            Ok(Some(effect)) => {
-                slot.touched = true;
-                self.take_effect(&effect);
-            }
+            Ok(Some(effect)) => self.take_effect(&effect),
             Err(fault) => {
                 slot.fault = Some(fault);
                 return false;
@@ -184,8 +186,8 @@ impl Core {
             // After the client's end too: requests that came before it may still be waiting.
             Ok(Next::KeepAlive) => {}
             Ok(Next::Close) => {
-                let linger = !connection.h1.request_done() || !connection.input.is_empty();
-                connection.phase = Phase::LastSend { linger };
+                // More may be on its way even behind a whole request, and a close before it has arrived resets.
+                connection.phase = Phase::LastSend;
                 connection.input = Vec::new();
             }
             Err(error) => {
@@ -204,6 +206,7 @@ impl Core {
             return;
         };
         if let Some(entry) = self.exchanges.get_mut(exchange) {
+            debug_assert_eq!(entry.connection, Some(index), "an exchange has one connection");
             entry.connection = None;
         }
         self.cancel(exchange);
@@ -235,13 +238,13 @@ impl Core {
 
     /// Everything that was received of a response has been sent: the worker may send as much again.
     pub(super) fn return_credit(&mut self, exchange: usize) {
-        let id = self.exchanges.id(exchange);
-        let Some(entry) = self.exchanges.get_mut(exchange) else { return };
-        let due = entry.credit_due();
         // Small answers are not worth a record; half a window keeps the worker going.
+        let due = self.exchanges.get_mut(exchange).map_or(0, |entry| entry.credit_due());
         if due < limits::EXCHANGE_WINDOW / 2 {
             return;
         }
+        let id = self.exchanges.id(exchange);
+        let Some(entry) = self.exchanges.get_mut(exchange) else { return };
         let Some(slot) = self.links.get_mut(entry.link).filter(|slot| slot.usable()) else {
             return;
         };
@@ -258,7 +261,12 @@ impl Core {
         if self.links.get_mut(link).is_none_or(|slot| slot.generation != generation) {
             return;
         }
-        while self.read_record(link) {}
+        // A child of the worker may have inherited its segment and go on writing: no more than a ring can hold.
+        for _ in 0..limits::RING_SIZE / limits::RECORD_ALIGN {
+            if !self.read_record(link) {
+                break;
+            }
+        }
         if let Some(slot) = self.links.get_mut(link) {
             slot.dead = true;
         }
@@ -317,6 +325,14 @@ fn encode_response(
         fields: response.fields,
         body,
     };
+    // Before the head is encoded: then there is still something to be said to the client.
+    if response.content_length.is_some_and(|length| length < response.body.len() as u64) {
+        return Err(BadResponse::BodyTooLong);
+    }
+    if response.end && !connection.h1.request_done() {
+        // The rest of the request will not be read; RFC 9112 §9.6 wants that said.
+        connection.h1.close_after_response();
+    }
     connection.h1.encode_head(&head, date, &mut connection.output)?;
     connection.h1.encode_body(response.body, &mut connection.output)
 }

@@ -3,11 +3,7 @@
 //! Invariant: the socket is closed in three steps. `begin_close` makes the phase `Closing`; the shard then cancels what is
 //! in flight; only when no operation is in flight ([`Connection::is_quiet`]) is the descriptor closed and the slot freed.
 
-use std::{
-    net::SocketAddr,
-    os::fd::OwnedFd,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, os::fd::OwnedFd, time::Instant};
 
 use crate::{
     limits,
@@ -42,12 +38,9 @@ pub(super) struct Verdict {
 pub(super) enum Phase {
     /// Serving.
     Open,
-    /// The last response is being sent. `linger`: the client may still be sending, so that closing at once could
-    /// take the response away from it (RFC 9112 §9.6).
-    LastSend {
-        /// Half-close and read on before the close.
-        linger: bool,
-    },
+    /// The last response is being sent; input is dropped. The client may still be sending, so that closing at once
+    /// could take the response away from it (RFC 9112 §9.6): lingering follows.
+    LastSend,
     /// FIN is out; what still arrives is dropped until the client closes or the time is up.
     Lingering,
     /// Nothing is served any more; operations in flight are being cancelled.
@@ -104,6 +97,8 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     expiry: Expiry,
     deadline: Instant,
+    /// When the send in flight, or the lingering, must be over. Set once for each, so that no trickle of input moves it.
+    until: Instant,
     /// When the head or body under way began to arrive, and how much of it did.
     transfer: Option<(Instant, u64)>,
 }
@@ -133,6 +128,7 @@ impl Connection {
             dirty: false,
             expiry: Expiry::Close,
             deadline: now + limits::KEEPALIVE_TIMEOUT,
+            until: now,
             transfer: None,
         }
     }
@@ -160,9 +156,35 @@ impl Connection {
         matches!(self.reading, Reading::Head) && self.input.is_empty() && self.unsent() == 0
     }
 
-    /// First step of the close.
+    /// True when the client has sent its last byte and what waits for more of them waits in vain. One that half-closes
+    /// behind a whole request still reads its answer.
+    pub(super) fn is_cut_short(&self) -> bool {
+        let waits_for_more = match self.reading {
+            Reading::Answering(_) => false,
+            Reading::Head => self.unsent() == 0 && !self.held_back,
+            Reading::Body(_) | Reading::Discarding(_) => !self.held_back,
+        };
+        self.at_end && self.phase == Phase::Open && waits_for_more
+    }
+
+    /// Notes that a send is submitted; it is given the time that its bytes take at the minimum rate.
+    pub(super) fn begin_send(&mut self, bytes: usize, now: Instant) {
+        let rate = MinRate { grace: limits::SEND_TIMEOUT, ..MinRate::default() };
+        self.sending = bytes;
+        self.until = now + rate.allowance(bytes as u64);
+    }
+
+    /// FIN goes out; the client has a moment to read what was sent.
+    pub(super) fn begin_linger(&mut self, now: Instant) {
+        self.phase = Phase::Lingering;
+        self.until = now + limits::LINGER_TIMEOUT;
+    }
+
+    /// First step of the close. Whoever calls it has parted the connection from its exchange, whose index means
+    /// somebody else's from now on.
     pub(super) fn begin_close(&mut self) {
         self.phase = Phase::Closing;
+        self.reading = Reading::Head;
         self.input = Vec::new();
         self.output = Vec::new();
         self.expiry = Expiry::Never;
@@ -172,8 +194,7 @@ impl Connection {
     pub(super) fn wants_input(&self) -> bool {
         match self.phase {
             Phase::Open => !self.at_end && self.input.len() < limits::INPUT_SIZE_MAX,
-            Phase::LastSend { linger } => linger && !self.at_end,
-            Phase::Lingering => !self.at_end,
+            Phase::LastSend | Phase::Lingering => !self.at_end,
             Phase::Closing => false,
         }
     }
@@ -187,17 +208,16 @@ impl Connection {
     /// Sets the deadline that the present state calls for. Called whenever the state may have changed.
     pub(super) fn watch(&mut self, now: Instant) {
         let waits_for_body = matches!(self.reading, Reading::Body(_) | Reading::Discarding(_));
-        let (expiry, time) = match self.phase {
-            Phase::Closing => (Expiry::Never, Duration::ZERO),
-            Phase::Lingering => (Expiry::Close, limits::LINGER_TIMEOUT),
-            _ if self.sending > 0 => (Expiry::Close, limits::SEND_TIMEOUT),
+        let (expiry, deadline) = match self.phase {
+            Phase::Closing => (Expiry::Never, now),
+            Phase::Lingering => (Expiry::Close, self.until),
+            _ if self.sending > 0 => (Expiry::Close, self.until),
             Phase::Open if waits_for_body && !self.held_back => {
-                (Expiry::TooSlow, limits::BODY_TIMEOUT)
+                (Expiry::TooSlow, now + limits::BODY_TIMEOUT)
             }
             Phase::Open if matches!(self.reading, Reading::Head) => {
                 if self.input.is_empty() {
-                    self.transfer = None;
-                    (Expiry::Close, limits::KEEPALIVE_TIMEOUT)
+                    (Expiry::Close, now + limits::KEEPALIVE_TIMEOUT)
                 } else {
                     let (start, _) = *self.transfer.get_or_insert((now, 0));
                     self.expiry = Expiry::TooSlow;
@@ -205,13 +225,12 @@ impl Connection {
                     return;
                 }
             }
-            _ => (Expiry::Never, Duration::ZERO),
+            _ => (Expiry::Never, now),
         };
         if !waits_for_body || expiry == Expiry::Never {
             self.transfer = None;
         }
-        self.expiry = expiry;
-        self.deadline = now + time;
+        (self.expiry, self.deadline) = (expiry, deadline);
     }
 
     /// What is due by now.

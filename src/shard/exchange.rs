@@ -18,7 +18,9 @@ pub(super) struct Exchange {
     pub(super) connection: Option<usize>,
     /// The link that the request was written to.
     pub(super) link: usize,
-    /// The response's head was encoded.
+    /// The worker has sent its RESPONSE record.
+    pub(super) responded: bool,
+    /// The response's head was encoded for the client.
     pub(super) answered: bool,
     /// Request-body bytes that the worker has room for.
     pub(super) upload_credit: usize,
@@ -86,6 +88,7 @@ impl Exchanges {
             serial: self.serial,
             connection: Some(connection),
             link,
+            responded: false,
             answered: false,
             upload_credit: EXCHANGE_WINDOW,
             backlog: Vec::new(),

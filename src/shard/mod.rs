@@ -96,9 +96,14 @@ impl Core {
         for index in waiting {
             self.resume(index);
         }
-        for index in std::mem::take(&mut self.owing) {
+        let mut owing = std::mem::take(&mut self.owing);
+        // Some may be a former tenant's: of those with one index only the first counts.
+        owing.retain(|index| {
+            let exchange = self.exchanges.get_mut(*index);
+            exchange.is_some_and(|exchange| std::mem::take(&mut exchange.listed))
+        });
+        for index in owing {
             let Some(exchange) = self.exchanges.get_mut(index) else { continue };
-            exchange.listed = false;
             let connection = exchange.connection;
             self.settle(index);
             if let Some(connection) = connection {
@@ -135,9 +140,11 @@ impl Core {
             if slot.usable() {
                 match slot.lane.arm() {
                     Ok(found) => work |= found,
-                    Err(fault) => (slot.fault, work) = (Some(fault), true),
+                    Err(fault) => slot.fault = Some(fault),
                 }
             }
+            // Found at fault since links were reaped last.
+            work |= !slot.usable();
         }
         work
     }

@@ -57,21 +57,7 @@ impl Core {
         } else {
             self.spare.give(input);
         }
-        if self.is_cut_off(index) {
-            self.lose(index);
-        }
         self.touch(index);
-    }
-
-    /// True when the client's end came inside a request body. Until what came before it was passed on nobody can tell.
-    pub(super) fn is_cut_off(&self, index: usize) -> bool {
-        self.connections.get(index).is_some_and(|connection| {
-            connection.at_end
-                && match connection.reading {
-                    Reading::Head | Reading::Answering(_) => false,
-                    Reading::Body(_) | Reading::Discarding(_) => !connection.held_back,
-                }
-        })
     }
 
     /// Notes whether the rest of the input waits for the worker or for the client.
@@ -163,7 +149,8 @@ impl Core {
 
     /// A head is complete: finds its route and its worker. Returns how much of `rest` was consumed with it.
     fn begin(&mut self, index: usize, rest: &[u8]) -> usize {
-        let Some(routes) = self.routes.clone() else {
+        // Taken out for the while: cloning would have all shards write to one counter for every request.
+        let Some(routes) = self.routes.take() else {
             self.answer(index, unavailable());
             return 0;
         };
@@ -174,6 +161,7 @@ impl Core {
         let found = routes.find(self.head.method, method_name, path, &mut params);
         let verdict = match found {
             Found::Route { id } => {
+                self.routes = Some(routes);
                 let consumed = self.dispatch(index, id, &mut params, rest);
                 self.params = params;
                 return consumed;
@@ -193,7 +181,7 @@ impl Core {
                 Verdict::new(307, None).with("location", &location)
             }
         };
-        self.params = params;
+        (self.params, self.routes) = (params, Some(routes));
         self.answer(index, verdict);
         0
     }
@@ -337,7 +325,7 @@ impl Core {
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.h1.refuse(refusal, &date, &mut connection.output);
         connection.reading = Reading::Head;
-        connection.phase = Phase::LastSend { linger: true };
+        connection.phase = Phase::LastSend;
         self.touch(index);
     }
 

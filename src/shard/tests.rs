@@ -1,4 +1,11 @@
-//! A shard on the real kernel, with real sockets, against a worker that is a thread of the test.
+//! A shard on the real kernel, with real sockets, against a worker that is a thread of the test. Below, on a scripted
+//! kernel with its own time: what is hard to bring about otherwise.
+
+mod books;
+mod chaos;
+mod deadlines;
+mod progress;
+mod script;
 
 use std::{
     io::{Read, Write},
@@ -83,20 +90,7 @@ impl World {
             pidfd: process.pidfd(),
             load: Load::default(),
         };
-        let spec = |id, path: &str, method: &str| RouteSpec {
-            id,
-            path: path.into(),
-            methods: vec![method.into()],
-        };
-        let routes = vec![
-            spec(0, "/echo", "POST"),
-            spec(1, "/user/{id}", "GET"),
-            spec(2, "/big", "GET"),
-            spec(3, "/hang", "GET"),
-            spec(4, "/slash/", "GET"),
-        ];
-        let routes = Arc::new(Routes::new(routes, true).unwrap());
-        assert!(self.handle.send(Command::Attach(Box::new(link), routes)));
+        assert!(self.handle.send(Command::Attach(Box::new(link), routes())));
         let own = Segment::attach(w_fd.as_fd(), true).unwrap();
         WorkerLane::new(own, Segment::attach(e_fd.as_fd(), false).unwrap(), Arc::new(shard_bell))
     }
@@ -121,6 +115,22 @@ impl World {
         assert!(matches!(self.report(), Report::Drained { shard: 0 }));
         self.thread.join().unwrap();
     }
+}
+
+fn routes() -> Arc<Routes> {
+    let spec = |id, path: &str, method: &str| RouteSpec {
+        id,
+        path: path.into(),
+        methods: vec![method.into()],
+    };
+    let routes = vec![
+        spec(0, "/echo", "POST"),
+        spec(1, "/user/{id}", "GET"),
+        spec(2, "/big", "GET"),
+        spec(3, "/hang", "GET"),
+        spec(4, "/slash/", "GET"),
+    ];
+    Arc::new(Routes::new(routes, true).unwrap())
 }
 
 /// A process that stands for the worker's life, and the doorbell of the thread that does its work.

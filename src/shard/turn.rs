@@ -31,20 +31,20 @@ use crate::{
 };
 
 /// Kinds of operations, each of one `Driver` method.
-mod kind {
-    pub(super) const ACCEPT: u8 = 1;
-    pub(super) const RECV: u8 = 2;
-    pub(super) const SEND: u8 = 3;
-    pub(super) const SHUTDOWN: u8 = 4;
-    pub(super) const DOORBELL: u8 = 5;
-    pub(super) const PIDFD: u8 = 6;
-    pub(super) const LANE: u8 = 7;
+pub(super) mod kind {
+    pub(in crate::shard) const ACCEPT: u8 = 1;
+    pub(in crate::shard) const RECV: u8 = 2;
+    pub(in crate::shard) const SEND: u8 = 3;
+    pub(in crate::shard) const SHUTDOWN: u8 = 4;
+    pub(in crate::shard) const DOORBELL: u8 = 5;
+    pub(in crate::shard) const PIDFD: u8 = 6;
+    pub(in crate::shard) const LANE: u8 = 7;
 }
 
 /// A shard: its core, and what it has in the kernel.
-struct Shard<D> {
-    driver: D,
-    core: Core,
+pub(super) struct Shard<D> {
+    pub(super) driver: D,
+    pub(super) core: Core,
     shard: usize,
     mailbox: Mailbox,
     listeners: Vec<Option<Socket>>,
@@ -106,7 +106,7 @@ pub fn run(options: Options, mailbox: Mailbox) {
 }
 
 impl<D: Driver> Shard<D> {
-    fn new(driver: D, options: Options, mailbox: Mailbox) -> Self {
+    pub(super) fn new(driver: D, options: Options, mailbox: Mailbox) -> Self {
         let now = driver.now();
         let core = Core {
             options: Settings { h1: options.h1, access_log: options.access_log },
@@ -151,32 +151,41 @@ impl<D: Driver> Shard<D> {
     }
 
     fn run(mut self) -> std::io::Result<()> {
-        self.driver.poll(self.mailbox.doorbell.as_fd(), token(kind::DOORBELL, 0, 0));
-        loop {
-            self.accept();
-            self.core.settle_debts();
-            self.core.publish_lanes();
-            self.core.read_lanes();
-            self.reap();
-            self.flush();
-            if self.drain_until.is_some() && self.core.connections.is_empty() {
-                break;
-            }
-            let wait = self.wait();
-            let mut completions = std::mem::take(&mut self.completions);
-            self.driver.turn(wait, &mut completions)?;
-            self.core.disarm_lanes();
-            self.core.clock.tick(self.driver.now(), || self.driver.wall_clock());
-            for completion in completions.drain(..) {
-                self.complete(completion);
-            }
-            self.completions = completions;
-            self.sweep();
-            self.hand_over_log(false);
-        }
+        self.begin();
+        while self.turn()? {}
         self.hand_over_log(true);
         self.log_stats();
         Ok(())
+    }
+
+    pub(super) fn begin(&mut self) {
+        self.driver.poll(self.mailbox.doorbell.as_fd(), token(kind::DOORBELL, 0, 0));
+    }
+
+    /// One turn; false when the shard has drained.
+    pub(super) fn turn(&mut self) -> std::io::Result<bool> {
+        self.accept();
+        self.core.publish_lanes();
+        self.core.read_lanes();
+        // Behind the reading, which brings back chunks: a debt that they could have settled must not go to sleep.
+        self.core.settle_debts();
+        self.reap();
+        self.flush();
+        if self.drain_until.is_some() && self.core.connections.is_empty() {
+            return Ok(false);
+        }
+        let wait = self.wait();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.driver.turn(wait, &mut completions)?;
+        self.core.disarm_lanes();
+        self.core.clock.tick(self.driver.now(), || self.driver.wall_clock());
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+        self.sweep();
+        self.hand_over_log(false);
+        Ok(true)
     }
 
     /// What it took, for whoever tunes: system calls, completions, kicks and spins against exchanges.
@@ -289,8 +298,22 @@ impl<D: Driver> Shard<D> {
         }
         match event {
             Event::Accepted(socket) => self.open(socket, local),
+            // accept(2): errors of the one connection that was to be accepted. The others are not made to wait for it.
+            Event::Failed(
+                Errno::CANCELED
+                | Errno::AGAIN
+                | Errno::INTR
+                | Errno::CONNABORTED
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NONET,
+            ) => {}
             // Those who wait in the backlog are not turned away: the sweep tries again.
-            Event::Failed(error) if error != Errno::CANCELED => {
+            Event::Failed(error) => {
                 tracing::warn!("accept: {error}");
                 listener.accepting = if more { Accepting::Armed } else { Accepting::Paused };
             }
@@ -326,7 +349,8 @@ impl<D: Driver> Shard<D> {
             }
             match &event {
                 Event::Received(lease) => self.core.receive(index, self.driver.bytes(lease)),
-                Event::EndOfStream => self.end_of_stream(index),
+                // Whether it cuts a request short is seen when the connection is flushed.
+                Event::EndOfStream => connection.at_end = true,
                 // The buffers of this turn are on their way back: try again.
                 Event::Failed(Errno::NOBUFS | Errno::CANCELED) => {}
                 _ => self.core.lose(index),
@@ -335,19 +359,6 @@ impl<D: Driver> Shard<D> {
         }
         if let Event::Received(lease) = event {
             self.driver.recycle(lease);
-        }
-    }
-
-    fn end_of_stream(&mut self, index: usize) {
-        let Some(connection) = self.core.connections.get_mut(index) else { return };
-        connection.at_end = true;
-        // A client may half-close and still read its answers; one that stops inside a request gets none.
-        let unfinished = match connection.reading {
-            Reading::Head => connection.unsent() == 0,
-            _ => self.core.is_cut_off(index),
-        };
-        if unfinished && self.core.connections.get(index).is_some_and(|c| c.phase == Phase::Open) {
-            self.core.lose(index);
         }
     }
 
@@ -365,14 +376,6 @@ impl<D: Driver> Shard<D> {
         if failed {
             return self.core.lose(index);
         }
-        if connection.unsent() == 0 {
-            match connection.exchange() {
-                Some(exchange) => self.core.return_credit(exchange),
-                None if connection.input.is_empty() => {}
-                // A pipelined request that waited for room in the output.
-                None => self.core.resume(index),
-            }
-        }
         self.core.touch(index);
     }
 
@@ -380,13 +383,16 @@ impl<D: Driver> Shard<D> {
     fn flush(&mut self) {
         while let Some(index) = self.core.dirty.pop() {
             let Some(connection) = self.core.connections.get_mut(index) else { continue };
-            connection.dirty = false;
-            // A response that has just ended may free the way for a request that is here already.
+            // Until it is performed, so that it does not come on the list again.
+            connection.dirty = true;
+            // A response that has just ended, or been sent, may free the way for a request that is here already.
             let ready =
                 matches!(connection.reading, Reading::Head) && connection.phase == Phase::Open;
             if ready && !connection.input.is_empty() && connection.sending == 0 {
-                connection.dirty = true;
                 self.core.resume(index);
+            }
+            if self.core.connections.get(index).is_some_and(Connection::is_cut_short) {
+                self.core.lose(index);
             }
             self.perform(index);
         }
@@ -400,24 +406,20 @@ impl<D: Driver> Shard<D> {
         let of = |kind| token(kind, generation, u32::try_from(index).unwrap_or(u32::MAX));
         if connection.sending == 0 && !connection.output.is_empty() {
             let output = std::mem::replace(&mut connection.output, self.core.spare.take());
-            connection.sending = output.len();
+            connection.begin_send(output.len(), now);
             self.driver.send(connection.socket.as_fd(), output, of(kind::SEND));
         }
         if connection.unsent() == 0 {
             // Idle connections own no buffer.
             self.core.spare.give(std::mem::take(&mut connection.output));
             match connection.phase {
-                Phase::LastSend { linger: true } if !connection.at_end => {
-                    connection.phase = Phase::Lingering;
+                Phase::LastSend if !connection.at_end => {
+                    connection.begin_linger(now);
                     connection.shutting_down = true;
                     self.driver.shutdown_write(connection.socket.as_fd(), of(kind::SHUTDOWN));
                 }
-                Phase::LastSend { .. } => connection.begin_close(),
+                Phase::LastSend => connection.begin_close(),
                 Phase::Lingering if connection.at_end => connection.begin_close(),
-                // What is left of the input is no whole request, or `flush` would have begun it.
-                Phase::Open if connection.at_end && matches!(connection.reading, Reading::Head) => {
-                    connection.begin_close();
-                }
                 Phase::Open if self.drain_until.is_some() && connection.is_idle() => {
                     connection.begin_close();
                 }
@@ -445,6 +447,12 @@ impl<D: Driver> Shard<D> {
             return;
         }
         connection.watch(now);
+        // Also when nothing was sent, because the response has no body to send: its worker does not know that.
+        if connection.unsent() == 0
+            && let Some(exchange) = connection.exchange()
+        {
+            self.core.return_credit(exchange);
+        }
     }
 
     /// Looks at every deadline, twice a second.

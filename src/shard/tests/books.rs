@@ -1,0 +1,185 @@
+//! What is begun ends once: exchanges, connections, load.
+
+use super::script::Stage;
+use crate::{
+    ipc::message::{Response, ToWorker},
+    limits,
+    span::{Field, Span},
+};
+
+const HANG: &[u8] = b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n";
+
+#[test]
+fn a_connection_that_is_closing_does_not_touch_the_exchange_that_got_its_slot() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.shard.driver.stuck = true;
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, None, b"begun", false);
+    stage.publish();
+    // Lost while its send is in flight; the worker gives its exchange up before that send has ended.
+    stage.reset(client);
+    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel)))));
+    assert!(stage.lane.send_abort(id).unwrap());
+    stage.publish();
+    assert_eq!(stage.held(), (1, 0));
+    let other = stage.connect();
+    stage.send(other, HANG);
+    let id = stage.take();
+    stage.unstick();
+    assert_eq!(stage.held(), (1, 1), "only the first is gone");
+    assert!(stage.lane.receive().unwrap().is_none(), "nobody cancelled the second");
+    stage.respond(id, Some(2), b"ok", true);
+    stage.publish();
+    assert!(stage.sent(other).ends_with("\r\n\r\nok"), "{}", stage.sent(other));
+    assert_eq!(stage.load.get(), 0);
+}
+
+#[test]
+fn a_broken_worker_does_not_cancel_through_a_connection_that_is_closing() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.shard.driver.stuck = true;
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(100), b"begun", false);
+    stage.publish();
+    assert!(stage.lane.send_abort(id).unwrap());
+    stage.publish();
+    let other = stage.connect();
+    stage.send(other, HANG);
+    stage.take();
+    stage.unstick();
+    assert_eq!(stage.held(), (1, 1));
+    assert!(stage.lane.receive().unwrap().is_none(), "nobody cancelled the second");
+}
+
+#[test]
+fn when_client_and_worker_go_in_one_turn_nothing_is_left() {
+    let mut stage = Stage::new();
+    for _ in 0..3 {
+        let client = stage.connect();
+        stage.send(client, HANG);
+    }
+    assert_eq!((stage.load.get(), stage.held()), (3, (3, 3)));
+    let client = stage.connect();
+    stage.send(client, HANG);
+    stage.worker_dies();
+    stage.reset(client);
+    assert_eq!((stage.load.get(), stage.held()), (0, (3, 0)));
+}
+
+#[test]
+fn a_response_that_ends_before_its_upload_gives_everything_back() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 9\r\n\r\nhalf");
+    let id = stage.take();
+    stage.respond(id, Some(2), b"no", true);
+    stage.publish();
+    assert!(stage.sent(client).contains("connection: close\r\n"), "{}", stage.sent(client));
+    stage.send(client, b"other");
+    stage.finish(client);
+    assert_eq!((stage.load.get(), stage.held()), (0, (0, 0)));
+}
+
+#[test]
+fn a_cancel_that_crosses_the_end_is_forgotten_with_its_exchange() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(2), b"ok", true);
+    stage.lane.publish().unwrap();
+    stage.reset(client);
+    assert_eq!((stage.load.get(), stage.held()), (0, (0, 0)));
+}
+
+#[test]
+fn a_response_that_cannot_be_sent_is_a_502_and_its_body_no_fault_of_the_worker() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    let field = Field { name: Span::new(0, 1).unwrap(), value: Span::new(1, 1).unwrap() };
+    let response = Response {
+        status: 200,
+        fields: &[field],
+        blob: b"x\n",
+        content_length: None,
+        body: b"",
+        end: false,
+    };
+    assert!(stage.lane.send_response(id, &response).unwrap());
+    stage.lane.send_body(id, b"body", false).unwrap();
+    stage.publish();
+    assert!(stage.sent(client).starts_with("HTTP/1.1 502 "), "{}", stage.sent(client));
+    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel)))));
+    stage.lane.send_body(id, b"", true).unwrap();
+    stage.publish();
+    assert!(stage.reports.try_recv().is_err(), "no report of a fault");
+    assert_eq!((stage.load.get(), stage.held()), (0, (1, 0)));
+}
+
+#[test]
+fn a_response_that_is_longer_than_it_says_from_the_start_is_a_502() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(2), b"okay", true);
+    stage.publish();
+    assert!(stage.sent(client).starts_with("HTTP/1.1 502 "), "{}", stage.sent(client));
+    assert_eq!((stage.load.get(), stage.held()), (0, (1, 0)));
+}
+
+#[test]
+fn a_body_beyond_its_announced_length_ends_the_connection_and_is_cancelled() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(2), b"o", false);
+    stage.publish();
+    stage.lane.send_body(id, b"kay", false).unwrap();
+    stage.publish();
+    assert_eq!(stage.held(), (0, 1));
+    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel)))));
+    assert!(stage.lane.send_abort(id).unwrap());
+    stage.publish();
+    assert_eq!((stage.load.get(), stage.held()), (0, (0, 0)));
+}
+
+#[test]
+fn an_exchange_is_on_the_list_of_debtors_once_whoever_had_its_slot_before() {
+    let mut stage = Stage::new();
+    let core = &mut stage.shard.core;
+    while core.links.get_mut(0).unwrap().lane.send_cancel(1 << 32).unwrap() {}
+    let (now, mut last) = (core.clock.now, 0);
+    for _ in 0..10 {
+        core.exchanges.remove(last);
+        last = core.exchanges.insert(0, 0, now);
+        core.exchanges.get_mut(last).unwrap().cancel_due = true;
+        core.list(last);
+    }
+    core.settle_debts();
+    assert_eq!(core.owing, [last], "there is no room, so it stays");
+}
+
+#[test]
+fn what_a_dead_worker_had_published_still_counts() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(2), b"ok", true);
+    for _ in 0..limits::DRAIN_RECORDS_MAX + 1 {
+        assert!(stage.lane.send_abort(id).unwrap());
+    }
+    stage.lane.publish().unwrap();
+    stage.worker_dies();
+    stage.settle();
+    assert!(stage.sent(client).ends_with("\r\n\r\nok"), "{}", stage.sent(client));
+    assert_eq!((stage.load.get(), stage.held()), (0, (1, 0)));
+}

@@ -1,0 +1,336 @@
+//! A shard over a scripted kernel: the test says what completes and when, and how late it is.
+//!
+//! Invariant: nothing completes that was not started, and nothing twice. Sends are taken at once, unless `stuck`; a
+//! cancelled operation completes with the next turn, a cancelled send only when `stuck` is over.
+
+use std::{
+    io,
+    net::TcpListener,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustix::io::Errno;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::routes;
+use crate::{
+    ipc::{
+        Doorbell, EdgeLane, Segment, WorkerLane,
+        layout::Geometry,
+        message::{Response, ToWorker},
+    },
+    limits,
+    pool::{Incarnation, Link, Load, WorkerId},
+    proto::h1,
+    shard::{
+        Command, Handle, Listener, Options, Report,
+        turn::{Shard, kind},
+    },
+    uring::{Completion, Driver, Event, Lease, Stats, Token, Wait},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    now: Instant,
+    completions: Vec<Completion>,
+    accepts: Vec<Token>,
+    recvs: Vec<Token>,
+    sends: Vec<(Token, Vec<u8>)>,
+    cancelled: Vec<Token>,
+    polls: Vec<Token>,
+    /// What was received, by lease.
+    received: Vec<Vec<u8>>,
+    /// What each connection was sent.
+    sent: Vec<(Token, Vec<u8>)>,
+    /// No send is taken.
+    pub(super) stuck: bool,
+    /// How the last turn waited.
+    pub(super) wait: Wait,
+}
+
+impl Kernel {
+    fn push(&mut self, token: Token, event: Event, more: bool) {
+        self.completions.push(Completion { token, event, more });
+    }
+}
+
+impl Driver for Kernel {
+    fn accept(&mut self, _: BorrowedFd<'_>, token: Token) {
+        self.accepts.push(token);
+    }
+
+    fn recv(&mut self, _: BorrowedFd<'_>, token: Token) {
+        assert!(!self.recvs.contains(&token), "one at a time");
+        self.recvs.push(token);
+    }
+
+    fn send(&mut self, _: BorrowedFd<'_>, data: Vec<u8>, token: Token) {
+        assert!(self.sends.iter().all(|(other, _)| *other != token), "one at a time");
+        self.sends.push((token, data));
+    }
+
+    fn poll(&mut self, _: BorrowedFd<'_>, token: Token) {
+        self.polls.push(token);
+    }
+
+    fn cancel(&mut self, token: Token) {
+        if let Some(at) = self.recvs.iter().position(|other| *other == token) {
+            self.recvs.swap_remove(at);
+            self.push(token, Event::Failed(Errno::CANCELED), false);
+        }
+        self.cancelled.push(token);
+    }
+
+    fn shutdown_write(&mut self, _: BorrowedFd<'_>, token: Token) {
+        self.push(token, Event::Done, false);
+    }
+
+    fn close(&mut self, fd: OwnedFd) {
+        drop(fd);
+    }
+
+    fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) -> io::Result<()> {
+        self.wait = wait;
+        completions.append(&mut self.completions);
+        if !self.stuck {
+            for (token, data) in std::mem::take(&mut self.sends) {
+                let event = if self.cancelled.contains(&token) {
+                    Event::Failed(Errno::CANCELED)
+                } else {
+                    self.sent.push((token, data.clone()));
+                    Event::Sent(data)
+                };
+                completions.push(Completion { token, event, more: false });
+            }
+        }
+        Ok(())
+    }
+
+    fn completions_visible(&mut self) -> bool {
+        !self.completions.is_empty()
+    }
+
+    fn bytes(&self, lease: &Lease) -> &[u8] {
+        &self.received[usize::from(lease.id)]
+    }
+
+    fn recycle(&mut self, _: Lease) {}
+
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+}
+
+/// The shard, its only worker, and the way to tell it something.
+pub(super) struct Stage {
+    pub(super) shard: Shard<Kernel>,
+    pub(super) lane: WorkerLane,
+    pub(super) load: Load,
+    pub(super) reports: UnboundedReceiver<Report>,
+    handle: Handle,
+}
+
+impl Stage {
+    #[expect(clippy::disallowed_methods, reason = "time has to begin somewhere")]
+    pub(super) fn new() -> Self {
+        let kernel = Kernel {
+            now: Instant::now(),
+            completions: Vec::new(),
+            accepts: Vec::new(),
+            recvs: Vec::new(),
+            sends: Vec::new(),
+            cancelled: Vec::new(),
+            polls: Vec::new(),
+            received: Vec::new(),
+            sent: Vec::new(),
+            stuck: false,
+            wait: Wait::Poll,
+        };
+        let (sender, reports) = unbounded_channel();
+        let (handle, mailbox) = Handle::new(sender).unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap().into();
+        let options = Options {
+            shard: 0,
+            listeners: vec![Listener { socket, address: None }],
+            h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
+            spin_max: Duration::ZERO,
+            access_log: true,
+        };
+        let mut shard = Shard::new(kernel, options, mailbox);
+        shard.begin();
+        let load = Load::default();
+        let lane = attach(&handle, &load);
+        let mut stage = Self { shard, lane, load, reports, handle };
+        stage.obey();
+        stage
+    }
+
+    /// The worker's successor.
+    pub(super) fn attach(&mut self) {
+        self.load = Load::default();
+        self.lane = attach(&self.handle, &self.load);
+        self.obey();
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.handle.send(Command::Drain(Duration::from_secs(1)));
+        self.obey();
+    }
+
+    fn obey(&mut self) {
+        let doorbell = self.shard.driver.polls[0];
+        self.shard.driver.push(doorbell, Event::Readable, true);
+        self.settle();
+    }
+
+    /// Turns until the shard would sleep.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..1000 {
+            if !self.shard.turn().unwrap() || self.shard.driver.wait != Wait::Poll {
+                // What the last turn brought is still to be seen to, unless it brought nothing.
+                let quiet =
+                    self.shard.driver.completions.is_empty() && self.shard.core.dirty.is_empty();
+                if quiet {
+                    return;
+                }
+            }
+        }
+        panic!("the shard never sleeps");
+    }
+
+    /// A new client.
+    pub(super) fn connect(&mut self) -> Token {
+        let listener = *self.shard.driver.accepts.last().unwrap();
+        let socket = Doorbell::new().unwrap().into();
+        self.shard.driver.push(listener, Event::Accepted(socket), true);
+        self.settle();
+        *self.shard.driver.recvs.last().unwrap()
+    }
+
+    pub(super) fn accept_fails(&mut self, error: Errno) {
+        let listener = self.shard.driver.accepts.pop().unwrap();
+        self.shard.driver.push(listener, Event::Failed(error), false);
+        self.settle();
+    }
+
+    pub(super) fn is_accepting(&self) -> bool {
+        !self.shard.driver.accepts.is_empty()
+    }
+
+    /// The client sends that; to be seen with the next turn.
+    pub(super) fn arrives(&mut self, client: Token, bytes: &[u8]) {
+        let kernel = &mut self.shard.driver;
+        assert!(kernel.recvs.contains(&client), "a receive is armed");
+        let id = u16::try_from(kernel.received.len()).unwrap();
+        kernel.received.push(bytes.to_vec());
+        let len = u32::try_from(bytes.len()).unwrap();
+        kernel.push(client, Event::Received(Lease { id, len }), true);
+    }
+
+    pub(super) fn send(&mut self, client: Token, bytes: &[u8]) {
+        self.arrives(client, bytes);
+        self.settle();
+    }
+
+    /// The client sends FIN.
+    pub(super) fn finish(&mut self, client: Token) {
+        let kernel = &mut self.shard.driver;
+        kernel.recvs.retain(|other| *other != client);
+        kernel.push(client, Event::EndOfStream, false);
+        self.settle();
+    }
+
+    /// The client resets.
+    pub(super) fn reset(&mut self, client: Token) {
+        let kernel = &mut self.shard.driver;
+        kernel.recvs.retain(|other| *other != client);
+        kernel.push(client, Event::Failed(Errno::CONNRESET), false);
+        self.settle();
+    }
+
+    /// The kernel comes round to the sends.
+    pub(super) fn unstick(&mut self) {
+        self.shard.driver.stuck = false;
+        self.settle();
+        self.settle();
+    }
+
+    /// What the client was sent.
+    pub(super) fn sent(&self, client: Token) -> String {
+        let ours =
+            |token: &Token| (token.index, token.generation) == (client.index, client.generation);
+        let sent = self.shard.driver.sent.iter().filter(|(token, _)| ours(token));
+        sent.map(|(_, data)| String::from_utf8_lossy(data).into_owned()).collect()
+    }
+
+    pub(super) fn is_receiving(&self, client: Token) -> bool {
+        self.shard.driver.recvs.contains(&client)
+    }
+
+    /// Time goes by, and the sweep comes round.
+    pub(super) fn wait(&mut self, time: Duration) {
+        self.shard.driver.now += time;
+        self.settle();
+        self.settle();
+    }
+
+    /// The worker rang, or its room came back.
+    pub(super) fn publish(&mut self) {
+        self.lane.publish().unwrap();
+        self.settle();
+    }
+
+    pub(super) fn worker_dies(&mut self) {
+        let pidfd = self.shard.driver.polls.iter().rfind(|token| token.kind == kind::PIDFD);
+        let pidfd = *pidfd.unwrap();
+        self.shard.driver.push(pidfd, Event::Readable, true);
+    }
+
+    /// The id of the next request at the worker.
+    pub(super) fn take(&mut self) -> u64 {
+        match self.lane.receive().unwrap() {
+            Some((id, ToWorker::Request(_))) => id,
+            Some((id, _)) => panic!("something else for {id:x}"),
+            None => panic!("no request"),
+        }
+    }
+
+    /// The worker answers; `length` is what its Content-Length says.
+    pub(super) fn respond(&mut self, id: u64, length: Option<u64>, body: &[u8], end: bool) {
+        let response =
+            Response { status: 200, fields: &[], blob: b"", content_length: length, body, end };
+        assert!(self.lane.send_response(id, &response).unwrap());
+    }
+
+    /// Connections and exchanges that the shard holds.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.shard.core.connections.len(), self.shard.core.exchanges.len())
+    }
+}
+
+fn attach(handle: &Handle, load: &Load) -> WorkerLane {
+    let heap = || Arc::new(Segment::heap(Geometry::PRODUCT));
+    let (e, w) = (heap(), heap());
+    let bell = || Doorbell::new().unwrap();
+    let link = Link {
+        worker: WorkerId(0),
+        incarnation: Incarnation(1),
+        lane: EdgeLane::new(Arc::clone(&e), Arc::clone(&w), Arc::new(bell())),
+        bell: bell(),
+        pidfd: bell().into(),
+        load: load.clone(),
+    };
+    assert!(handle.send(Command::Attach(Box::new(link), routes())));
+    WorkerLane::new(w, e, Arc::new(bell()))
+}
