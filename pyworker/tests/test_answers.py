@@ -192,6 +192,7 @@ def test_mappings() -> None:
     assert list(headers) == ["a", "b"]
     assert len(headers) == 2
     assert "\u20ac" not in headers
+    assert headers.items() == [("a", "1"), ("b", "2"), ("a", "3")]
     mutable = MutableHeaders({"A": "1"})
     mutable.append("a", "2")
     mutable["a"] = "3"

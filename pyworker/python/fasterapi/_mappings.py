@@ -35,8 +35,12 @@ class Headers(Mapping[str, str]):
         wanted = name.lower().encode("latin-1", "replace")
         return [value.decode("latin-1") for key, value in self.raw if key == wanted]
 
-    def multi_items(self) -> list[tuple[str, str]]:
+    def items(self) -> list[tuple[str, str]]:  # type: ignore[override]
+        """Every field in order of arrival, repeated names included, as Starlette has it."""
         return [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self.raw]
+
+    def multi_items(self) -> list[tuple[str, str]]:
+        return self.items()
 
 
 class MutableHeaders(Headers):
@@ -46,7 +50,7 @@ class MutableHeaders(Headers):
 
     def __init__(self, headers: Mapping[str, str] | None = None) -> None:
         super().__init__([])
-        for name, value in (headers or {}).items():
+        for name, value in (() if headers is None else headers.items()):
             self.append(name, value)
 
     def __setitem__(self, name: str, value: str) -> None:
