@@ -50,7 +50,7 @@ class MutableHeaders(Headers):
 
     def __init__(self, headers: Mapping[str, str] | None = None) -> None:
         super().__init__([])
-        for name, value in (() if headers is None else headers.items()):
+        for name, value in () if headers is None else headers.items():
             self.append(name, value)
 
     def __setitem__(self, name: str, value: str) -> None:
