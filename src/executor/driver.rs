@@ -121,12 +121,17 @@ impl Driver {
         let mut pool = Lifecycle::new(workers, now());
         loop {
             self.take_commands(&mut pool);
-            let more = self.turn(&mut pool);
             self.finish_drain(&mut pool);
+            // Before the lanes, so that a worker that became ready gets its calls in this turn; and after them, because
+            // they tell of faults.
             if self.act(&mut pool, &cpus) {
                 break;
             }
-            let busy = more || self.arm(&mut pool) || self.has_drained(&pool);
+            let more = self.turn(&mut pool);
+            let busy = self.arm(&mut pool) || more || self.has_drained(&pool);
+            if self.act(&mut pool, &cpus) {
+                break;
+            }
             let events = self.wait(if busy { Some(now()) } else { self.deadline(&pool) });
             for (_, worker) in self.workers.values_mut() {
                 worker.disarm();
@@ -215,11 +220,7 @@ impl Driver {
         for (id, worker) in self.workers.values_mut().filter(|(_, worker)| worker.usable()) {
             match worker.arm() {
                 Ok(found) => busy |= found,
-                Err(fault) => {
-                    break_off(*id, worker, fault, pool);
-                    // There is an action to do.
-                    busy = true;
-                }
+                Err(fault) => break_off(*id, worker, fault, pool),
             }
         }
         busy
