@@ -12,8 +12,7 @@
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let executor = ProcessPoolExecutor::new(Config { workers: 4, ..Config::default() })?;
-//! let area = executor.submit("math", "comb", &json!({})).await;
-//! match area {
+//! match executor.submit("users", "get_user", &json!({"user_id": 42})).await {
 //!     Ok(value) => println!("{value}"),
 //!     Err(CallError::Exception(exception)) => eprintln!("{}", exception.traceback),
 //!     Err(error) => eprintln!("{error}"),
