@@ -6,31 +6,27 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
-    os::unix::process::ExitStatusExt,
+    os::{fd::AsFd, unix::process::ExitStatusExt},
     process::ExitStatus,
     sync::{
         Arc,
         mpsc::{Receiver, Sender},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use rustix::{
-    buffer::spare_capacity,
-    event::{Timespec, epoll},
-    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
-};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::oneshot;
 
 use super::{
     call::{Command, Desk, Submission},
     error::CallError,
+    events::{Events, Source},
     worker::Worker,
 };
 use crate::{
     ipc::Fault,
-    limits::{DRAIN_RECORDS_MAX, RECORD_ALIGN, RING_SIZE, WORKERS_MAX},
+    limits::{DRAIN_RECORDS_MAX, RECORD_ALIGN, RING_SIZE},
     pool::{
         channel::{Reply, STOP_LINE},
         fault::{WorkerError, describe_exit},
@@ -43,36 +39,6 @@ const SIGKILL: i32 = 9;
 /// Bytes that are taken from a control channel at a time.
 const READ_SIZE: usize = 4096;
 
-/// What an event says: a source, and for all but the desk the worker's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    Desk,
-    Lane,
-    Channel(u16),
-    Exit(u16),
-}
-
-impl Source {
-    fn encode(self) -> epoll::EventData {
-        epoll::EventData::new_u64(match self {
-            Self::Desk => 0,
-            Self::Lane => 1,
-            Self::Channel(place) => (u64::from(place) << 8) | 2,
-            Self::Exit(place) => (u64::from(place) << 8) | 3,
-        })
-    }
-
-    fn decode(data: epoll::EventData) -> Self {
-        let place = u16::try_from(data.u64() >> 8).unwrap_or_default();
-        match data.u64() & 0xff {
-            0 => Self::Desk,
-            2 => Self::Channel(place),
-            3 => Self::Exit(place),
-            _ => Self::Lane,
-        }
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Driver {
@@ -80,7 +46,7 @@ pub(super) struct Driver {
     size_max: usize,
     desk: Arc<Desk>,
     commands: Receiver<Command>,
-    epoll: OwnedFd,
+    events: Events,
     /// A place has at most one process.
     workers: BTreeMap<u16, (Id, Worker)>,
     /// Calls for which there was no room, or no worker.
@@ -100,14 +66,13 @@ impl Driver {
         started: Sender<Result<(), WorkerError>>,
         size_max: usize,
     ) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, desk.bell(), Source::Desk.encode(), epoll::EventFlags::IN)?;
+        let events = Events::new(desk.bell())?;
         Ok(Self {
             options,
             size_max,
             desk,
             commands,
-            epoll,
+            events,
             workers: BTreeMap::new(),
             waiting: VecDeque::new(),
             started: Some(started),
@@ -132,7 +97,9 @@ impl Driver {
             if self.act(&mut pool, &cpus) {
                 break;
             }
-            let events = self.wait(if busy { Some(now()) } else { self.deadline(&pool) });
+            let until = if busy { Some(now()) } else { self.deadline(&pool) };
+            let events =
+                self.events.wait(until.map(|until| until.saturating_duration_since(now())));
             for (_, worker) in self.workers.values_mut() {
                 worker.disarm();
             }
@@ -230,17 +197,6 @@ impl Driver {
         [pool.poll_timeout(), self.draining].into_iter().flatten().min()
     }
 
-    fn wait(&self, until: Option<Instant>) -> Vec<Source> {
-        let mut events = Vec::with_capacity(2 * WORKERS_MAX);
-        let left = until.map(|until| until.saturating_duration_since(now()));
-        let timeout = left.map(timespec);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => panic!("waiting on an epoll of our own: {error}"),
-        }
-        events.iter().map(|event| Source::decode(event.data)).collect()
-    }
-
     fn handle_event(&mut self, source: Source, pool: &mut Lifecycle) {
         match source {
             Source::Desk => {
@@ -254,7 +210,7 @@ impl Driver {
                     && !listen(*id, worker, pool)
                 {
                     // The stream has ended: only the exit can follow.
-                    let _ = epoll::delete(&self.epoll, &worker.channel);
+                    self.events.forget(&worker.channel);
                 }
             }
             Source::Exit(place) => self.reap(place, pool),
@@ -347,12 +303,7 @@ impl Driver {
         let made = unattached.attach(child.id()).and_then(|process| {
             let process::Process { pidfd, channel, links, .. } = process;
             let Some(link) = links.into_iter().next() else { unreachable!("one shard, one link") };
-            let (at, on) = (id.0.0, epoll::EventFlags::IN);
-            // Edge-triggered and never read: see `ipc::doorbell`.
-            let edge = on | epoll::EventFlags::ET;
-            epoll::add(&self.epoll, link.bell.as_fd(), Source::Lane.encode(), edge)?;
-            epoll::add(&self.epoll, &channel, Source::Channel(at).encode(), on)?;
-            epoll::add(&self.epoll, &pidfd, Source::Exit(at).encode(), on)?;
+            self.events.add(id.0.0, &link.bell, &channel, &pidfd)?;
             Ok((pidfd, channel, (link.lane, link.bell)))
         });
         match made {
@@ -440,10 +391,6 @@ fn pin(pid: u32, cpu: usize) -> io::Result<()> {
 fn own_cpus() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
-}
-
-fn timespec(left: Duration) -> Timespec {
-    Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the driver's clock: there is no other one below it")]

@@ -31,6 +31,7 @@
 mod call;
 mod driver;
 mod error;
+mod events;
 mod worker;
 
 use std::{
