@@ -23,7 +23,7 @@ bench_targets  := $(filter-out lane_rtt,$(basename $(notdir $(wildcard benches/*
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build tools test test-rust test-loom test-native test-python lint fuzz miri bench bench-lane bench-peers bench-idle clean
+.PHONY: help run build tools test test-rust test-executor test-loom test-native test-python lint fuzz miri bench bench-lane bench-peers bench-idle clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,13 +66,18 @@ $(VENV)/.tools: ci/requirements-test.txt pyworker/pyproject.toml $(VENV)/.packag
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 
-test: test-rust test-loom test-native test-python ## every test: Rust (fuzz corpora included), loom, Python, end to end
+test: test-rust test-executor test-loom test-native test-python ## every test: Rust (fuzz corpora included), loom, Python, end to end
 
 test-rust: | $(VENV)/.made
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --locked; \
 	else set -x; cargo test --locked --lib --bins --tests; fi
 	cargo test --quiet --locked --doc
 	cargo check --locked --no-default-features
+	cargo check --locked --no-default-features --features executor
+
+# Rust calls Python: the interpreter is the one of .venv, with the package in it.
+test-executor: build
+	FASTERAPI_PYTHON=$(abspath $(BIN)/python3) cargo test --locked --test executor
 
 # A target directory of its own: the cfg would rebuild every dependency of the others.
 test-loom: | $(VENV)/.made
@@ -98,6 +103,7 @@ lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
 	cargo fmt --all --check
 	$(if $(fuzz_targets),cargo fmt --manifest-path fuzz/Cargo.toml --check)
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test executor -- -D warnings
 	cargo clippy --locked -p pyworker --features testing -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -7,7 +7,8 @@
 //!           ┌───────┼────────┐        │              │
 //!         proto   uring     pool ──► ipc ◄───────────┘
 //!           └───────┴────┬───┴────────┘
-//!                  limits, span                control (tokio-uring) drives pool and shard from its own thread
+//!                  limits, span                control (tokio-uring) drives pool and shard from its own thread;
+//!                                              executor drives pool for Rust callers, outside any HTTP server
 //! ```
 //!
 //! ARCHITECTURE.md has the code map, the invariants and the reason for each decision.
@@ -20,7 +21,9 @@ pub mod span;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod control;
-#[cfg(feature = "server")]
+#[cfg(feature = "executor")]
+pub mod executor;
+#[cfg(any(feature = "server", feature = "executor"))]
 pub mod pool;
 #[cfg(feature = "server")]
 pub mod proto;

@@ -79,6 +79,13 @@ pub const SHARDS_MAX: usize = 64;
 /// Workers of one pool.
 pub const WORKERS_MAX: usize = 256;
 
+/// Calls that one executor holds at one time, begun or not, unless configured otherwise; more are refused.
+pub const CALLS_MAX: usize = 64 * 1024;
+/// The arguments of one call, or its result, unless configured otherwise.
+pub const CALL_SIZE_MAX: usize = 256 * 1024 * 1024;
+/// The names of module and function together; they travel where a request's path does.
+pub const CALL_NAME_SIZE_MAX: usize = START_LINE_SIZE_MAX;
+
 /// Submission queue of a shard's uring: operations that one system call submits.
 pub const SUBMISSIONS_MAX: u32 = 1024;
 /// Completion queue of a shard's uring; what does not fit overflows into kernel memory and is flushed later.

@@ -16,6 +16,7 @@ const LAYERS: &[(&str, Option<&[&str]>)] = &[
     ("uring", Some(&["limits"])),
     ("ipc", Some(&["limits", "span"])),
     ("pool", Some(&["limits", "span", "ipc"])),
+    ("executor", Some(&["limits", "span", "ipc", "pool"])),
     ("shard", Some(&["limits", "span", "proto", "uring", "ipc", "pool"])),
     ("config", Some(&["limits"])),
     ("control", None),

@@ -272,13 +272,7 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, id: Id) {
-        let shards = self.shards.len();
-        let started = process::spawn(&self.options, id.0, id.1, shards).and_then(|process| {
-            let (from, to) = UnixStream::from_std(process.channel)?.into_split();
-            tokio_uring::spawn(attend(id, process.child, from, self.events.clone()));
-            let process::Process { pid, pidfd, links, .. } = process;
-            Ok(Worker { pid, pidfd, channel: to, links })
-        });
+        let started = self.start(id);
         match started {
             Ok(worker) => {
                 self.workers.insert(id, worker);
@@ -286,6 +280,18 @@ impl Supervisor {
             }
             Err(error) => self.lifecycle.handle_spawn_failed(id, error.to_string(), now()),
         }
+    }
+
+    fn start(&self, id: Id) -> io::Result<Worker> {
+        let (command, worker) = process::prepare(&self.options, id.0, id.1, self.shards.len())?;
+        // One that cannot be given its lanes, or is not reaped in time, must not stay behind.
+        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        // It is not waited for yet, so it has an id, and the id is still its own.
+        let pid = child.id().unwrap_or_else(|| unreachable!("see above"));
+        let process::Process { pid, pidfd, channel, links } = worker.attach(pid)?;
+        let (from, to) = UnixStream::from_std(channel)?.into_split();
+        tokio_uring::spawn(attend(id, child, from, self.events.clone()));
+        Ok(Worker { pid, pidfd, channel: to, links })
     }
 
     fn attach(&mut self, id: Id) {

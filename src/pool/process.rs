@@ -2,7 +2,7 @@
 //!
 //! Invariant: whatever this process holds of a worker is close-on-exec; what the worker gets, it gets over its control
 //! channel, which is its standard input. It is its own process group, so a terminal's Ctrl-C reaches the edge alone.
-//! Deliberately absent: waiting; when to spawn and when to kill.
+//! Deliberately absent: starting and waiting, which are the caller's runtime's; when to spawn and when to kill.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -10,10 +10,10 @@ use std::{
     mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::{net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::Arc,
 };
 
@@ -22,7 +22,6 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 use thiserror::Error;
-use tokio::process::{Child, Command};
 
 use super::{
     channel::Attach,
@@ -49,11 +48,9 @@ pub struct Options {
     pub server: (String, Option<u16>),
 }
 
-/// A process that was just started.
+/// A process that was just started, and attached.
 #[derive(Debug)]
 pub struct Process {
-    /// To be waited for; killed when it is dropped before.
-    pub child: Child,
     /// Its id.
     pub pid: u32,
     /// Becomes readable when it ends; the way to signal it.
@@ -99,7 +96,7 @@ const HAS_PACKAGE: &str =
 
 /// Looks whether workers can run at all, so that a wrong interpreter is one line and not one traceback per worker.
 pub fn check_python(python: &Path) -> Result<(), PythonError> {
-    let mut probe = std::process::Command::new(python);
+    let mut probe = Command::new(python);
     probe.args(["-c", HAS_PACKAGE]).stdin(Stdio::null()).stdout(Stdio::null());
     let status = probe.status();
     let status = status.map_err(|error| PythonError::Run { python: python.to_owned(), error })?;
@@ -113,16 +110,28 @@ pub fn check_python(python: &Path) -> Result<(), PythonError> {
     }
 }
 
-/// Starts a worker and hands it its lanes, one to each of so many shards.
+/// A worker whose lanes and channel exist, and whose process does not yet, or has not been told of them.
+#[derive(Debug)]
+pub struct Unattached<'a> {
+    options: &'a Options,
+    worker: WorkerId,
+    incarnation: Incarnation,
+    channel: UnixStream,
+    lanes: Vec<(EdgeLane, Doorbell)>,
+    /// The worker's doorbell; two segments and a doorbell for each shard.
+    fds: Vec<OwnedFd>,
+}
+
+/// Makes ready what a worker needs, with a lane to each of so many shards; and the command that starts it.
 ///
-/// To be called inside a tokio runtime, on a thread that lives as long as the server: the kernel tells a worker of its parent's death when the
-/// thread ends that started it.
-pub fn spawn(
+/// To be started on a thread that lives as long as the pool: the kernel tells a worker of its parent's death when the thread
+/// ends that started it. The command holds the worker's end of the channel, and is to be dropped once it was used.
+pub fn prepare(
     options: &Options,
     worker: WorkerId,
     incarnation: Incarnation,
     shards: usize,
-) -> io::Result<Process> {
+) -> io::Result<(Command, Unattached<'_>)> {
     let (bell, listen) = Doorbell::pipe()?;
     let bell = Arc::new(bell);
     let mut lanes = Vec::with_capacity(shards);
@@ -135,45 +144,48 @@ pub fn spawn(
         fds.extend([e_fd, w_fd, shard_bell.as_fd().try_clone_to_owned()?]);
         lanes.push((EdgeLane::new(e, w, Arc::clone(&bell)), shard_bell));
     }
-
     let (channel, theirs) = UnixStream::pair()?;
-    let child = Command::new(&options.python)
+    let mut command = Command::new(&options.python);
+    command
         .args(["-m", "fasterapi.core.worker_pool"])
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .process_group(0)
-        // One that cannot be given its lanes, below, or is not reaped in time, must not stay behind.
-        .kill_on_drop(true)
-        .spawn()?;
-    // It is not waited for yet, so it has an id, and the id is still its own.
-    let pid = child.id().unwrap_or_else(|| unreachable!("see above"));
-    let pidfd = pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?;
-    let attach = Attach {
-        worker: worker.0,
-        incarnation: incarnation.0,
-        parent: std::process::id(),
-        shards,
-        app: &options.app,
-        app_dir: &options.app_dir,
-        debug: options.debug,
-        log_level: options.log_level,
-        spin_us: options.spin_us,
-        server: (&options.server.0, options.server.1),
-    };
-    let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    match send_with_fds(&channel, &attach.line(), &borrowed) {
-        // It is dead already; its exit will tell why.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        sent => sent?,
-    }
-    channel.set_nonblocking(true)?;
+        .process_group(0);
+    Ok((command, Unattached { options, worker, incarnation, channel, lanes, fds }))
+}
 
-    let load = Load::default();
-    let link = |(lane, bell)| {
-        let pidfd = pidfd.try_clone()?;
-        Ok(Link { worker, incarnation, lane, bell, pidfd, load: load.clone() })
-    };
-    let links = lanes.into_iter().map(link).collect::<io::Result<_>>()?;
-    Ok(Process { child, pid, pidfd, channel, links })
+impl Unattached<'_> {
+    /// Hands the process its lanes. It was just started and is not waited for yet, so that the id is still its own.
+    pub fn attach(self, pid: u32) -> io::Result<Process> {
+        let Self { options, worker, incarnation, channel, lanes, fds } = self;
+        let pidfd = pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?;
+        let attach = Attach {
+            worker: worker.0,
+            incarnation: incarnation.0,
+            parent: std::process::id(),
+            shards: lanes.len(),
+            app: &options.app,
+            app_dir: &options.app_dir,
+            debug: options.debug,
+            log_level: options.log_level,
+            spin_us: options.spin_us,
+            server: (&options.server.0, options.server.1),
+        };
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        match send_with_fds(&channel, &attach.line(), &borrowed) {
+            // It is dead already; its exit will tell why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            sent => sent?,
+        }
+        channel.set_nonblocking(true)?;
+
+        let load = Load::default();
+        let link = |(lane, bell)| {
+            let pidfd = pidfd.try_clone()?;
+            Ok(Link { worker, incarnation, lane, bell, pidfd, load: load.clone() })
+        };
+        let links = lanes.into_iter().map(link).collect::<io::Result<_>>()?;
+        Ok(Process { pid, pidfd, channel, links })
+    }
 }
 
 /// Kills the process. One that has ended already is none to kill.
@@ -184,7 +196,8 @@ pub fn kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-fn raw_pid(id: u32) -> io::Result<Pid> {
+/// As the system's calls take it.
+pub fn raw_pid(id: u32) -> io::Result<Pid> {
     let id = i32::try_from(id).map_err(io::Error::other)?;
     Pid::from_raw(id).ok_or_else(|| io::Error::other("process id 0"))
 }
