@@ -23,7 +23,7 @@ bench_targets  := $(filter-out lane_rtt,$(basename $(notdir $(wildcard benches/*
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build tools test test-rust test-executor test-loom test-native test-python lint fuzz miri bench bench-lane bench-peers bench-idle clean
+.PHONY: help run build tools test test-rust test-executor test-loom test-native test-python lint fuzz miri asan bench bench-lane bench-peers bench-idle clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,6 +123,10 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 
 miri: ## ipc under Miri (needs a nightly with the components miri and rust-src)
 	MIRIFLAGS='-Zmiri-disable-isolation' cargo +nightly miri test --locked --lib --no-default-features --target-dir target/miri
+
+asan: ## ipc under AddressSanitizer (needs a nightly toolchain)
+	RUSTFLAGS='-Zsanitizer=address' cargo +nightly test --locked --lib --no-default-features \
+	    --target "$$(rustc -vV | sed -n 's/^host: //p')" --target-dir target/asan ipc
 
 # --- measurements ----------------------------------------------------------------------------------------------------
 
