@@ -23,6 +23,8 @@ pub(crate) struct Arrived {
     pub(crate) route: u32,
     pub(crate) content_length: Option<u64>,
     version: u8,
+    pub(crate) secure: bool,
+    pub(crate) websocket: bool,
     method: Span,
     raw_path: Span,
     path: Span,
@@ -42,6 +44,8 @@ impl Arrived {
         self.route = request.route;
         self.content_length = request.content_length;
         self.version = request.version;
+        self.secure = request.secure;
+        self.websocket = request.websocket;
         self.method = request.method_name;
         self.raw_path = request.raw_path;
         self.path = request.path;
@@ -189,6 +193,17 @@ impl Exchange {
             20 => pyo3::intern!(py, "2"),
             30 => pyo3::intern!(py, "3"),
             _ => pyo3::intern!(py, "1.1"),
+        }
+        .clone()
+    }
+
+    #[getter]
+    fn scheme<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        match (self.request.websocket, self.request.secure) {
+            (false, false) => pyo3::intern!(py, "http"),
+            (false, true) => pyo3::intern!(py, "https"),
+            (true, false) => pyo3::intern!(py, "ws"),
+            (true, true) => pyo3::intern!(py, "wss"),
         }
         .clone()
     }

@@ -167,6 +167,8 @@ impl EdgeSide {
             blob: &blob.0,
             content_length,
             peer: peer.transpose()?,
+            secure: false,
+            websocket: false,
             body: &body,
             end,
         };

@@ -217,6 +217,14 @@ impl Supervisor {
             Report::Faulty { worker, incarnation, fault } => {
                 self.lifecycle.handle_failed((worker, incarnation), fault.into(), now());
             }
+            Report::Stuck { worker, incarnation, standing } => {
+                let error = WorkerError::Stuck(standing);
+                self.lifecycle.handle_failed((worker, incarnation), error, now());
+            }
+            Report::Retired { shard, worker, incarnation } => {
+                let name = self.name((worker, incarnation));
+                tracing::debug!("{name} has nothing of shard {shard} in flight any more");
+            }
             Report::AccessLog(lines) => {
                 if let Some(log) = &mut self.access_log {
                     log.put(lines);

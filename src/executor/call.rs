@@ -135,6 +135,8 @@ impl Submission {
             blob: &self.blob,
             content_length: Some(self.body.len() as u64),
             peer: None,
+            secure: false,
+            websocket: false,
             body: if whole { &self.body } else { &[] },
             end: whole,
         }

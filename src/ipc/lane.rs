@@ -403,6 +403,8 @@ mod tests {
             blob: b"POST/user/42q=1hxy",
             content_length: Some(5),
             peer: Some("127.0.0.1:4711".parse().unwrap()),
+            secure: false,
+            websocket: false,
             body: b"hello",
             end: true,
         };
@@ -587,6 +589,8 @@ mod tests {
             blob: &blob,
             content_length: None,
             peer: None,
+            secure: false,
+            websocket: false,
             body: &body,
             end: false,
         };

@@ -95,10 +95,14 @@ pub struct RequestFixed {
     path: Span,
     query: Span,
     authority: Span,
-    _reserved: [u8; 4],
+    /// 1: the client's connection is encrypted.
+    secure: u8,
+    /// 1: the client asks for a WebSocket.
+    websocket: u8,
+    _reserved: [u8; 2],
 }
 
-const _: () = assert!(offset_of!(RequestFixed, _reserved) + 4 == size_of::<RequestFixed>());
+const _: () = assert!(offset_of!(RequestFixed, _reserved) + 2 == size_of::<RequestFixed>());
 const _: () = assert!(size_of::<RequestFixed>() == 64);
 // The tables of a request record fit what `limits` sets aside for them.
 const _: () = assert!(
@@ -152,6 +156,10 @@ pub struct Request<'a> {
     pub content_length: Option<u64>,
     /// The client's address; `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
+    /// The client's connection is encrypted.
+    pub secure: bool,
+    /// The client asks for a WebSocket (RFC 6455): there is no body; what follows a 101 are messages.
+    pub websocket: bool,
     /// The first bytes of the body, at most `INLINE_BODY_SIZE_MAX`.
     pub body: &'a [u8],
     /// The body ends here.
@@ -211,7 +219,9 @@ impl Request<'_> {
             path: self.path,
             query: self.query,
             authority: self.authority,
-            _reserved: [0; 4],
+            secure: self.secure.into(),
+            websocket: self.websocket.into(),
+            _reserved: [0; 2],
         };
         let mut claim = claim;
         claim.put(fixed.as_bytes());
@@ -383,6 +393,8 @@ fn parse_request(payload: &[u8], end: bool) -> Option<Request<'_>> {
         blob,
         content_length: known_length(fixed.content_length),
         peer: decode_peer(&fixed),
+        secure: fixed.secure == 1,
+        websocket: fixed.websocket == 1,
         body,
         end,
     })

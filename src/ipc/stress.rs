@@ -144,6 +144,8 @@ fn request(blob: &[u8], end: bool) -> Request<'_> {
         blob,
         content_length: None,
         peer: None,
+        secure: false,
+        websocket: false,
         body: &[],
         end,
     }

@@ -29,6 +29,9 @@ pub enum WorkerError {
     /// Neither ready nor failed for too long.
     #[error("not ready after {} s", .0.as_secs())]
     StartTimeout(Duration),
+    /// Its event loop takes nothing out of its rings any more.
+    #[error("its event loop has been stuck for {} ms", .0.as_millis())]
+    Stuck(Duration),
     /// What it announces is not what the server routes by.
     #[error(
         "the application has changed on disk since the server started; restart the server to load it"

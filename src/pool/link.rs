@@ -7,7 +7,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -21,24 +21,37 @@ pub struct WorkerId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Incarnation(pub u32);
 
-/// Exchanges in flight at one worker incarnation, over all shards. A relaxed hint for dispatch, never a bound.
+/// Exchanges in flight at one worker incarnation, over all shards, and how many there ever were. Relaxed: a hint for
+/// dispatch and for whoever watches, never a bound.
 #[derive(Clone, Debug, Default)]
-pub struct Load(Arc<AtomicU32>);
+pub struct Load(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    in_flight: AtomicU32,
+    ended: AtomicU64,
+}
 
 impl Load {
-    /// One more.
+    /// One more in flight.
     pub fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One less.
+    /// One of them has ended.
     pub fn remove(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// As of a moment ago.
+    /// In flight, as of a moment ago.
     pub fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.0.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Ended, as of a moment ago.
+    pub fn ended(&self) -> u64 {
+        self.0.ended.load(Ordering::Relaxed)
     }
 }
 

@@ -7,6 +7,7 @@
 use super::{
     Core,
     conn::{Phase, Reading},
+    links::Service,
 };
 use crate::{
     ipc::{
@@ -292,6 +293,25 @@ impl Core {
             slots.push(slot);
         }
         slots
+    }
+
+    /// Tells of the retired workers that have nothing in flight any more.
+    pub(super) fn report_retired(&mut self, shard: usize) {
+        let retiring: Vec<_> = self
+            .links
+            .iter_mut()
+            .filter(|(_, slot)| slot.service == Service::Retiring)
+            .map(|(index, slot)| (index, slot.worker, slot.incarnation))
+            .collect();
+        for (index, worker, incarnation) in retiring {
+            if !self.exchanges.of_link(index).is_empty() {
+                continue;
+            }
+            if let Some(slot) = self.links.get_mut(index) {
+                slot.service = Service::Retired;
+            }
+            self.report(Report::Retired { shard, worker, incarnation });
+        }
     }
 
     fn report_fault(&self, worker: WorkerId, incarnation: Incarnation, fault: Fault) {

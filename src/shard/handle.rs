@@ -6,7 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::AtomicU64, mpsc},
     time::Duration,
 };
 
@@ -21,6 +21,13 @@ use crate::{
 pub enum Command {
     /// A worker is ready: dispatch to it, by this routing table.
     Attach(Box<Link>, Arc<Routes>),
+    /// Give this worker nothing new; report `Retired` once it has nothing of this shard in flight.
+    Retire {
+        /// Its place.
+        worker: WorkerId,
+        /// Its incarnation.
+        incarnation: Incarnation,
+    },
     /// Stop accepting, finish what is in flight, close idle connections, then report `Drained` and end.
     /// What is left after the time is cut off.
     Drain(Duration),
@@ -45,6 +52,25 @@ pub enum Report {
         /// What it did.
         fault: Fault,
     },
+    /// Nothing of this shard is in flight at a worker that was retired; its link stays until the process ends.
+    Retired {
+        /// Which shard.
+        shard: usize,
+        /// The worker's place.
+        worker: WorkerId,
+        /// Its incarnation.
+        incarnation: Incarnation,
+    },
+    /// A worker holds an overdue exchange and has taken nothing out of its ring for this long: its event loop is stuck.
+    /// Reported once; the worker is to be killed.
+    Stuck {
+        /// Its place.
+        worker: WorkerId,
+        /// Its incarnation.
+        incarnation: Incarnation,
+        /// Since it took a record last.
+        standing: Duration,
+    },
     /// Lines for the access log, whole.
     AccessLog(Vec<u8>),
     /// The shard has drained and its thread ends.
@@ -59,6 +85,31 @@ pub enum Report {
         /// One readable line.
         error: String,
     },
+}
+
+/// What a shard counts, for whoever watches: stored by the shard (relaxed) at the end of a turn that changed it.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// Open client connections.
+    pub connections: AtomicU64,
+    /// Exchanges that are with a worker now.
+    pub exchanges: AtomicU64,
+    /// Requests that wait for a worker now.
+    pub queued: AtomicU64,
+    /// Payload chunks of this shard's arenas that are with workers now.
+    pub chunks: AtomicU64,
+    /// Exchanges that were begun since the start; a re-dispatched one counts once.
+    pub begun: AtomicU64,
+    /// Requests that were given to a second worker because the first had died.
+    pub redispatched: AtomicU64,
+    /// Exchanges that their worker failed: 502, or a response cut short.
+    pub failed: AtomicU64,
+    /// Exchanges that were answered 504.
+    pub overdue: AtomicU64,
+    /// Requests that were answered 503 because no worker had room in time.
+    pub shed: AtomicU64,
+    /// Exchanges that were cancelled because their client had gone.
+    pub abandoned: AtomicU64,
 }
 
 /// What a shard starts with.

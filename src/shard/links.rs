@@ -25,11 +25,27 @@ pub(super) struct Slot {
     pub(super) dead: bool,
     /// Something was written or read since the last publication.
     pub(super) touched: bool,
+    pub(super) service: Service,
+}
+
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    /// It gets requests.
+    Active,
+    /// It finishes those that it has; that it has none left is to be reported.
+    Retiring,
+    /// That was reported.
+    Retired,
 }
 
 impl Slot {
     pub(super) fn usable(&self) -> bool {
         self.fault.is_none() && !self.dead
+    }
+
+    fn takes_requests(&self) -> bool {
+        self.usable() && self.service == Service::Active
     }
 }
 
@@ -61,8 +77,18 @@ impl Links {
             fault: None,
             dead: false,
             touched: false,
+            service: Service::Active,
         };
         (self.slots.insert(slot), generation)
+    }
+
+    /// Gives this worker nothing new.
+    pub(super) fn retire(&mut self, id: (WorkerId, Incarnation)) {
+        for (_, slot) in self.slots.iter_mut() {
+            if (slot.worker, slot.incarnation) == id {
+                slot.service = Service::Retiring;
+            }
+        }
     }
 
     pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Slot> {
@@ -90,7 +116,7 @@ impl Links {
     /// True when a request would find room at some worker, or no worker at all: then it is refused instead of held.
     pub(super) fn have_room(&mut self) -> bool {
         let mut full = false;
-        for (_, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.usable()) {
+        for (_, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.takes_requests()) {
             match slot.lane.has_room() {
                 Ok(true) => return true,
                 Ok(false) => full = true,
@@ -103,8 +129,10 @@ impl Links {
     /// The least loaded usable link that `tried` does not hold.
     pub(super) fn choose(&mut self, tried: &[usize]) -> Option<usize> {
         let start = self.next;
-        let free =
-            self.slots.iter().filter(|(index, slot)| slot.usable() && !tried.contains(index));
+        let free = self
+            .slots
+            .iter()
+            .filter(|(index, slot)| slot.takes_requests() && !tried.contains(index));
         let chosen =
             free.min_by_key(|(index, slot)| (slot.load.get(), index.wrapping_sub(start)))?.0;
         self.next = chosen + 1;

@@ -229,6 +229,8 @@ impl Core {
                 BodyLength::Unknown => None,
             },
             peer: connection.peer,
+            secure: false,
+            websocket: false,
             body,
             end,
         };

@@ -503,6 +503,9 @@ impl<D: Driver> Shard<D> {
                     self.core.routes = Some(routes);
                     self.attach(*link);
                 }
+                Ok(Command::Retire { worker, incarnation }) => {
+                    self.core.links.retire((worker, incarnation));
+                }
                 Ok(Command::Drain(grace)) => self.drain(grace),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => return self.drain(Duration::ZERO),
@@ -556,6 +559,7 @@ impl<D: Driver> Shard<D> {
     /// Lets go of workers that are dead or at fault. Their pidfds report in their own time.
     fn reap(&mut self) {
         drop(self.core.reap_links());
+        self.core.report_retired(self.shard);
     }
 
     /// Stops accepting; idle connections go, the others end with their response.

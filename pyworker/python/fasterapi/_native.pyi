@@ -29,6 +29,9 @@ class Exchange:
     def http_version(self) -> str:
         """`1.0`, `1.1`, `2` or `3`."""
     @property
+    def scheme(self) -> str:
+        """`http`, `https`, `ws` or `wss`."""
+    @property
     def headers(self) -> Headers: ...
     def header(self, name: bytes) -> bytes | None:
         """The first field of this (lower-case) name."""

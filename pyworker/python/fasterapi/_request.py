@@ -155,7 +155,7 @@ class Request:
     @cached_property
     def url(self) -> URL:
         exchange = self._exchange
-        scheme = getattr(exchange, "scheme", "http")
+        scheme = exchange.scheme
         host = self.headers.get("host")
         if host is None:
             name, port = exchange.server or ("localhost", None)

@@ -145,6 +145,8 @@ impl Case {
             blob: &blob,
             content_length: None,
             peer: None,
+            secure: false,
+            websocket: false,
             body: &[],
             end: false,
         };

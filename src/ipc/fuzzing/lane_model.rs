@@ -109,6 +109,8 @@ impl End {
                     blob,
                     content_length: None,
                     peer: None,
+                    secure: false,
+                    websocket: false,
                     body: b"inline",
                     end,
                 };

@@ -92,7 +92,10 @@ fn describe(action: Action) -> String {
                 WorkerError::StartTimeout(_) => "late",
                 WorkerError::Changed => "changed",
                 WorkerError::Spawn(_) => "spawn",
-                WorkerError::Channel(_) | WorkerError::Routes(_) | WorkerError::Lane(_) => "faulty",
+                WorkerError::Channel(_)
+                | WorkerError::Routes(_)
+                | WorkerError::Lane(_)
+                | WorkerError::Stuck(_) => "faulty",
             };
             let retry = retry.map_or_else(|| "no".into(), |delay| delay.as_millis().to_string());
             format!("report {} {what} retry {retry}", name(id))
