@@ -102,6 +102,8 @@ fn messages(c: &mut Criterion) {
         blob: &blob,
         content_length: None,
         peer: "192.0.2.7:51234".parse().ok(),
+        secure: false,
+        websocket: false,
         body: &[],
         end: true,
     };
