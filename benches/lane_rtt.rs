@@ -25,7 +25,7 @@ use std::{
 use fasterapi::ipc::{
     Doorbell, EdgeLane, Segment, WorkerLane,
     layout::Geometry,
-    message::{FromWorker, ToWorker},
+    message::{Cancellation, FromWorker, ToWorker},
     segment::Writer,
 };
 use rustix::event::{PollFd, PollFlags, poll};
@@ -146,7 +146,7 @@ fn lane(name: &str, wait: Wait, count: usize) -> Result<(), Failure> {
             }
         }
     })?;
-    edge.send_cancel(1)?;
+    edge.send_cancel(1, Cancellation::ClientGone)?;
     edge.publish()?;
     peer.wait()?;
     Ok(())

@@ -168,7 +168,7 @@ impl Lane {
                     }
                 }
             }
-            ToWorker::Cancel => return self.cancel(py, id).map(Some),
+            ToWorker::Cancel(_) => return self.cancel(py, id).map(Some),
         }
         Ok(Some(Event::Noted))
     }

@@ -12,7 +12,7 @@ use fasterapi::{
     ipc::{
         Doorbell, EdgeLane, Fault, Segment,
         layout::Geometry,
-        message::{FromWorker, Request},
+        message::{Cancellation, FromWorker, Request},
         segment::Writer,
     },
     span::{Field, Span},
@@ -194,7 +194,7 @@ impl EdgeSide {
 
     #[pyo3(signature = (id, *, shard = 0))]
     fn send_cancel(&self, py: Python<'_>, id: u64, shard: usize) -> PyResult<bool> {
-        self.with(py, shard, |lane| lane.send_cancel(id))
+        self.with(py, shard, |lane| lane.send_cancel(id, Cancellation::ClientGone))
     }
 
     /// True when the worker was kicked.

@@ -14,7 +14,10 @@ use super::{
     error::CallError,
 };
 use crate::{
-    ipc::{Doorbell, EdgeLane, Fault, message::FromWorker},
+    ipc::{
+        Doorbell, EdgeLane, Fault,
+        message::{Cancellation, FromWorker},
+    },
     limits::{CHUNK_SIZE, DRAIN_RECORDS_MAX, EXCHANGE_WINDOW},
     pool::channel::Replies,
 };
@@ -85,7 +88,7 @@ impl Running {
 
     fn advance(&mut self, id: u64, lane: &mut EdgeLane) -> Result<Progress, Fault> {
         if self.cancel_due {
-            if !lane.send_cancel(id)? {
+            if !lane.send_cancel(id, Cancellation::ClientGone)? {
                 return Ok(Progress::Full);
             }
             self.cancel_due = false;

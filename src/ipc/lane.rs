@@ -13,8 +13,8 @@ use super::{
     doorbell::Doorbell,
     fault::Fault,
     message::{
-        ChunkRef, FromWorker, Kind, Parsed, Request, Response, ToWorker, flags, parse, parse_chunk,
-        parse_release,
+        Cancellation, ChunkRef, FromWorker, Kind, Parsed, Request, Response, ToWorker, flags,
+        parse, parse_chunk, parse_release,
     },
     ring::{Claim, Consumer, Producer, Record, publish},
     segment::Segment,
@@ -305,8 +305,8 @@ impl EdgeLane {
     }
 
     /// Tells the worker that nobody waits any more; false when the ring is full for now.
-    pub fn send_cancel(&mut self, exchange: u64) -> Result<bool, Fault> {
-        self.0.put(Kind::Cancel, 0, exchange, &[])
+    pub fn send_cancel(&mut self, exchange: u64, why: Cancellation) -> Result<bool, Fault> {
+        self.0.put(Kind::Cancel, 0, exchange, &[why as u8])
     }
 
     /// The next message, with the id of the exchange that the worker says it belongs to.
@@ -317,7 +317,9 @@ impl EdgeLane {
             Parsed::Body { data, end } => FromWorker::Body { data, end },
             Parsed::Credit(bytes) => FromWorker::Credit(bytes),
             Parsed::Abort => FromWorker::Abort,
-            Parsed::Request(_) | Parsed::Cancel => return Err(Fault::Kind { kind: record.kind }),
+            Parsed::Request(_) | Parsed::Cancel(_) => {
+                return Err(Fault::Kind { kind: record.kind });
+            }
         };
         Ok(Some((record.exchange, message)))
     }
@@ -358,7 +360,7 @@ impl WorkerLane {
             Parsed::Request(request) => ToWorker::Request(request),
             Parsed::Body { data, end } => ToWorker::Body { data, end },
             Parsed::Credit(bytes) => ToWorker::Credit(bytes),
-            Parsed::Cancel => ToWorker::Cancel,
+            Parsed::Cancel(why) => ToWorker::Cancel(why),
             Parsed::Response(_) | Parsed::Abort => return Err(Fault::Kind { kind: record.kind }),
         };
         Ok(Some((record.exchange, message)))
@@ -464,15 +466,15 @@ mod tests {
     #[test]
     fn a_kick_is_sent_only_to_a_side_that_armed() {
         let (mut edge, mut worker) = pair(Geometry::PRODUCT);
-        edge.send_cancel(1).unwrap();
+        edge.send_cancel(1, Cancellation::ClientGone).unwrap();
         assert_eq!(edge.publish(), Ok(false));
         assert_eq!(worker.arm(), Ok(true), "there is a record already");
         while worker.receive().unwrap().is_some() {}
         worker.publish().unwrap();
         assert_eq!(worker.arm(), Ok(false));
-        edge.send_cancel(2).unwrap();
+        edge.send_cancel(2, Cancellation::ClientGone).unwrap();
         assert_eq!(edge.publish(), Ok(true));
-        edge.send_cancel(3).unwrap();
+        edge.send_cancel(3, Cancellation::ClientGone).unwrap();
         assert_eq!(edge.publish(), Ok(false), "one kick a sleep");
     }
 
@@ -544,7 +546,7 @@ mod tests {
     #[test]
     fn chunks_that_could_not_be_given_back_for_want_of_room_are_given_back_after_the_kick() {
         let (mut edge, mut worker) = pair(SMALL);
-        while edge.send_cancel(1).unwrap() {}
+        while edge.send_cancel(1, Cancellation::ClientGone).unwrap() {}
         edge.publish().unwrap();
         assert_eq!(worker.send_body(2, &[6; 512], true), Ok(Some(512)));
         worker.publish().unwrap();

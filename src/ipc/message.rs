@@ -32,7 +32,7 @@ pub enum Kind {
     Credit = 4,
     /// Both ways: chunks of the receiver's arena, given back. Belongs to no exchange.
     Release = 5,
-    /// Edge → worker: nobody waits for this answer any more. The worker ends the exchange with END or ABORT.
+    /// Edge → worker: nobody waits for this answer any more, for a [`Cancellation`]. The worker ends the exchange with END or ABORT.
     Cancel = 6,
     /// Worker → edge: the exchange ends here, its answer incomplete.
     Abort = 7,
@@ -52,6 +52,27 @@ impl Kind {
         .into_iter()
         .find(|known| *known as u16 == kind)
         .ok_or(Fault::Kind { kind })
+    }
+}
+
+/// Why nobody waits for an answer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cancellation {
+    /// The client went away, or reset its stream.
+    ClientGone = 0,
+    /// The request's deadline has passed; the client was told.
+    DeadlinePassed = 1,
+    /// The server is about to end.
+    ServerLeaves = 2,
+}
+
+impl Cancellation {
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let [reason] = payload else { return None };
+        [Self::ClientGone, Self::DeadlinePassed, Self::ServerLeaves]
+            .into_iter()
+            .find(|known| *known as u8 == *reason)
     }
 }
 
@@ -300,7 +321,7 @@ pub enum ToWorker<'a> {
     /// The edge has room for more of the response.
     Credit(u64),
     /// Nobody waits any more.
-    Cancel,
+    Cancel(Cancellation),
 }
 
 /// A record as the edge sees it.
@@ -327,7 +348,7 @@ pub(crate) enum Parsed<'a> {
     Response(Response<'a>),
     Body { data: &'a [u8], end: bool },
     Credit(u64),
-    Cancel,
+    Cancel(Cancellation),
     Abort,
 }
 
@@ -339,7 +360,7 @@ pub(crate) fn parse<'a>(record: &Record, payload: &'a [u8]) -> Result<Parsed<'a>
         Kind::Response => (parse_response(payload, end).map(Parsed::Response), "response"),
         Kind::Body => (Some(Parsed::Body { data: payload, end }), "body"),
         Kind::Credit => (parse_credit(payload).map(Parsed::Credit), "credit"),
-        Kind::Cancel => (payload.is_empty().then_some(Parsed::Cancel), "cancel"),
+        Kind::Cancel => (Cancellation::parse(payload).map(Parsed::Cancel), "cancel"),
         Kind::Abort => (payload.is_empty().then_some(Parsed::Abort), "abort"),
         Kind::Release => (None, "release"),
     };

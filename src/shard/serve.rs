@@ -9,7 +9,7 @@ use super::{
     conn::{Phase, Reading, Verdict},
 };
 use crate::{
-    ipc::message::Request,
+    ipc::message::{Cancellation, Request},
     limits,
     proto::{
         answer,
@@ -300,7 +300,7 @@ impl Core {
         let lane = &mut slot.lane;
         let outcome = (|| {
             if entry.cancel_due {
-                entry.cancel_due = !lane.send_cancel(id)?;
+                entry.cancel_due = !lane.send_cancel(id, Cancellation::ClientGone)?;
                 if !entry.cancel_due {
                     (entry.end_due, entry.backlog) = (false, Vec::new());
                 }

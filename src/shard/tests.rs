@@ -214,7 +214,7 @@ fn work(mut lane: WorkerLane, bell: &Doorbell, stop: &Doorbell) -> Vec<u64> {
                         due.credit += usize::try_from(bytes).unwrap();
                     }
                 }
-                Some((id, ToWorker::Cancel)) => {
+                Some((id, ToWorker::Cancel(_))) => {
                     cancelled.push(id);
                     due.retain(|due| due.exchange != id);
                     assert!(lane.send_abort(id).unwrap());

@@ -12,7 +12,7 @@ use crate::{
     ipc::{
         Doorbell, EdgeLane, Fault, Segment,
         layout::{Geometry, RING_OFFSET, Word},
-        message::{FromWorker, Request},
+        message::{Cancellation, FromWorker, Request},
         sync::Ordering,
     },
     limits::{EXCHANGE_WINDOW, HEAD_FIELDS_MAX, RECORD_ALIGN},
@@ -78,7 +78,7 @@ impl Case {
                 self.edge.send_credit(u64::from(c), u64::from(wide)).ok();
             }
             6 => {
-                self.edge.send_cancel(u64::from(c)).ok();
+                self.edge.send_cancel(u64::from(c), Cancellation::ClientGone).ok();
             }
             7 => {
                 self.edge.arm().ok();

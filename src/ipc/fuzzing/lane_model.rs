@@ -9,7 +9,7 @@ use crate::{
     ipc::{
         Doorbell, EdgeLane, Segment, WorkerLane,
         layout::Geometry,
-        message::{FromWorker, Request, Response, ToWorker},
+        message::{Cancellation, FromWorker, Request, Response, ToWorker},
     },
     span::{Field, Span},
 };
@@ -132,7 +132,7 @@ impl End {
 
     fn stop(&mut self, exchange: u64) -> bool {
         match self {
-            Self::Edge(lane) => lane.send_cancel(exchange).unwrap(),
+            Self::Edge(lane) => lane.send_cancel(exchange, Cancellation::DeadlinePassed).unwrap(),
             Self::Worker(lane) => lane.send_abort(exchange).unwrap(),
         }
     }
@@ -158,7 +158,7 @@ impl End {
                     ToWorker::Request(r) => head(r.fields, r.blob, r.body, r.end),
                     ToWorker::Body { data, end } => Message::Body { data: data.to_vec(), end },
                     ToWorker::Credit(bytes) => Message::Credit(bytes),
-                    ToWorker::Cancel => Message::Stop,
+                    ToWorker::Cancel(_) => Message::Stop,
                 };
                 (exchange, message)
             }),

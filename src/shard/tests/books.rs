@@ -2,7 +2,7 @@
 
 use super::script::Stage;
 use crate::{
-    ipc::message::{Response, ToWorker},
+    ipc::message::{Cancellation, Response, ToWorker},
     limits,
     span::{Field, Span},
 };
@@ -20,7 +20,7 @@ fn a_connection_that_is_closing_does_not_touch_the_exchange_that_got_its_slot() 
     stage.publish();
     // Lost while its send is in flight; the worker gives its exchange up before that send has ended.
     stage.reset(client);
-    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel)))));
+    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel(_))))));
     assert!(stage.lane.send_abort(id).unwrap());
     stage.publish();
     assert_eq!(stage.held(), (1, 0));
@@ -115,7 +115,7 @@ fn a_response_that_cannot_be_sent_is_a_502_and_its_body_no_fault_of_the_worker()
     stage.lane.send_body(id, b"body", false).unwrap();
     stage.publish();
     assert!(stage.sent(client).starts_with("HTTP/1.1 502 "), "{}", stage.sent(client));
-    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel)))));
+    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel(_))))));
     stage.lane.send_body(id, b"", true).unwrap();
     stage.publish();
     assert!(stage.reports.try_recv().is_err(), "no report of a fault");
@@ -145,7 +145,7 @@ fn a_body_beyond_its_announced_length_ends_the_connection_and_is_cancelled() {
     stage.lane.send_body(id, b"kay", false).unwrap();
     stage.publish();
     assert_eq!(stage.held(), (0, 1));
-    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel)))));
+    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel(_))))));
     assert!(stage.lane.send_abort(id).unwrap());
     stage.publish();
     assert_eq!((stage.load.get(), stage.held()), (0, (0, 0)));
@@ -155,7 +155,14 @@ fn a_body_beyond_its_announced_length_ends_the_connection_and_is_cancelled() {
 fn an_exchange_is_on_the_list_of_debtors_once_whoever_had_its_slot_before() {
     let mut stage = Stage::new();
     let core = &mut stage.shard.core;
-    while core.links.get_mut(0).unwrap().lane.send_cancel(1 << 32).unwrap() {}
+    while core
+        .links
+        .get_mut(0)
+        .unwrap()
+        .lane
+        .send_cancel(1 << 32, Cancellation::ClientGone)
+        .unwrap()
+    {}
     let (now, mut last) = (core.clock.now, 0);
     for _ in 0..10 {
         core.exchanges.remove(last);

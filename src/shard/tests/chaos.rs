@@ -170,7 +170,7 @@ impl Chaos {
                     }
                     continue;
                 }
-                Some((id, ToWorker::Cancel)) => ((id, 0), Some(id)),
+                Some((id, ToWorker::Cancel(_))) => ((id, 0), Some(id)),
             };
             if credit.1 > 0 {
                 assert!(self.stage.lane.send_credit(credit.0, credit.1 as u64).unwrap());

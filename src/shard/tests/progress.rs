@@ -1,7 +1,11 @@
 //! Nothing stops for want of somebody to go on, and the shard sleeps when there is nothing to do.
 
 use super::script::Stage;
-use crate::{ipc::message::ToWorker, limits, uring::Wait};
+use crate::{
+    ipc::message::{Cancellation, ToWorker},
+    limits,
+    uring::Wait,
+};
 
 fn post(length: usize) -> Vec<u8> {
     format!("POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n").into_bytes()
@@ -110,7 +114,7 @@ fn a_client_that_half_closes_inside_its_body_is_let_go_and_its_exchange_cancelle
     stage.take();
     stage.finish(client);
     assert_eq!(stage.held(), (0, 1));
-    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel)))));
+    assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel(_))))));
 }
 
 #[test]
@@ -195,7 +199,7 @@ fn a_client_that_half_closes_keeps_the_request_that_waits_for_room() {
     let mut stage = Stage::new();
     let client = stage.connect();
     let slot = stage.shard.core.links.get_mut(0).unwrap();
-    while slot.lane.send_cancel(1 << 32).unwrap() {}
+    while slot.lane.send_cancel(1 << 32, Cancellation::ClientGone).unwrap() {}
     slot.touched = true;
     stage.send(client, b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n");
     stage.finish(client);
