@@ -6,7 +6,7 @@
 
 use super::{
     Core,
-    conn::{Phase, Reading},
+    conn::{Connection, Phase, Reading},
     links::Service,
 };
 use crate::{
@@ -75,9 +75,7 @@ impl Core {
                     }
                 }
                 FromWorker::Body { data, end } => {
-                    if !entry.responded {
-                        return Err(Fault::Order { what: "body", exchange: id });
-                    }
+                    entry.check_order(entry.responded, "body", id)?;
                     entry.receive(data.len())?;
                     ended = end;
                     if let Some(line) = &mut entry.line {
@@ -88,14 +86,16 @@ impl Core {
                     }
                 }
                 FromWorker::Credit(bytes) => {
-                    let credit = usize::try_from(bytes)
-                        .ok()
-                        .and_then(|bytes| entry.upload_credit.checked_add(bytes));
-                    match credit.filter(|credit| *credit <= limits::EXCHANGE_WINDOW) {
-                        Some(credit) => entry.upload_credit = credit,
-                        None => return Err(Fault::Credit { bytes }),
-                    }
+                    entry.grant(bytes)?;
                     effect = Effect::Resume(entry.connection);
+                }
+                FromWorker::Informational(response) => {
+                    entry.check_order(!entry.responded, "informational response", id)?;
+                    inform(connection, &response);
+                }
+                FromWorker::Trailers(trailers) => {
+                    entry.check_order(entry.responded, "trailers", id)?;
+                    (encoded, ended) = (trail(connection, &trailers), true);
                 }
                 FromWorker::Abort => effect = Effect::Aborted(exchange),
             }
@@ -201,9 +201,7 @@ impl Core {
 
     /// The connection goes away: nobody waits for its exchange any more.
     pub(super) fn abandon(&mut self, index: usize) {
-        let Some(exchange) =
-            self.connections.get(index).and_then(super::conn::Connection::exchange)
-        else {
+        let Some(exchange) = self.connections.get(index).and_then(Connection::exchange) else {
             return;
         };
         if let Some(entry) = self.exchanges.get_mut(exchange) {
@@ -330,21 +328,11 @@ enum Effect {
 }
 
 fn encode_response(
-    connection: &mut super::conn::Connection,
+    connection: &mut Connection,
     response: &Response<'_>,
     date: &[u8],
 ) -> Result<(), BadResponse> {
-    let body = match response.content_length {
-        Some(0) => BodyLength::Empty,
-        Some(length) => BodyLength::Known(length),
-        None => BodyLength::Unknown,
-    };
-    let head = ResponseHead {
-        status: response.status,
-        blob: response.blob,
-        fields: response.fields,
-        body,
-    };
+    let head = head_of(response);
     // Before the head is encoded: then there is still something to be said to the client.
     if response.content_length.is_some_and(|length| length < response.body.len() as u64) {
         return Err(BadResponse::BodyTooLong);
@@ -355,4 +343,26 @@ fn encode_response(
     }
     connection.h1.encode_head(&head, date, &mut connection.output)?;
     connection.h1.encode_body(response.body, &mut connection.output)
+}
+
+fn inform(connection: Option<&mut Connection>, response: &Response<'_>) {
+    let Some(connection) = connection else { return };
+    let out = &mut connection.output;
+    if let Err(error) = connection.h1.encode_informational(&head_of(response), out) {
+        tracing::error!("the application's informational response is left out: {error}");
+    }
+}
+
+fn trail(connection: Option<&mut Connection>, trailers: &Response<'_>) -> Result<(), BadResponse> {
+    let Some(connection) = connection else { return Ok(()) };
+    connection.h1.encode_trailers(&head_of(trailers), &mut connection.output)
+}
+
+fn head_of<'a>(response: &Response<'a>) -> ResponseHead<'a> {
+    let body = match response.content_length {
+        Some(0) => BodyLength::Empty,
+        Some(length) => BodyLength::Known(length),
+        None => BodyLength::Unknown,
+    };
+    ResponseHead { status: response.status, blob: response.blob, fields: response.fields, body }
 }

@@ -53,6 +53,27 @@ impl Exchange {
         Ok(())
     }
 
+    /// Takes the worker's word that it has room for more of the request's body.
+    pub(super) fn grant(&mut self, bytes: u64) -> Result<(), Fault> {
+        let grant = usize::try_from(bytes).ok();
+        let credit = grant.and_then(|grant| self.upload_credit.checked_add(grant));
+        match credit.filter(|credit| *credit <= EXCHANGE_WINDOW) {
+            Some(credit) => self.upload_credit = credit,
+            None => return Err(Fault::Credit { bytes }),
+        }
+        Ok(())
+    }
+
+    /// A record that came where none of its kind may come is the worker's fault.
+    pub(super) fn check_order(
+        &self,
+        in_order: bool,
+        what: &'static str,
+        exchange: u64,
+    ) -> Result<(), Fault> {
+        if in_order { Ok(()) } else { Err(Fault::Order { what, exchange }) }
+    }
+
     /// The credit to return now that everything received has been sent on.
     pub(super) fn credit_due(&self) -> usize {
         self.unreturned

@@ -190,3 +190,33 @@ fn what_a_dead_worker_had_published_still_counts() {
     assert!(stage.sent(client).ends_with("\r\n\r\nok"), "{}", stage.sent(client));
     assert_eq!((stage.load.get(), stage.held()), (0, (1, 0)));
 }
+
+#[test]
+fn early_hints_go_ahead_of_the_response_and_trailers_end_it() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, b"GET /hang HTTP/1.1\r\nhost: test\r\nte: trailers\r\n\r\n");
+    let id = stage.take();
+    let field = Field { name: Span::new(0, 4).unwrap(), value: Span::new(4, 5).unwrap() };
+    let mut head = Response {
+        status: 103,
+        fields: &[field],
+        blob: b"linkvalue",
+        content_length: Some(0),
+        body: b"",
+        end: false,
+    };
+    assert!(stage.lane.send_informational(id, &head).unwrap());
+    stage.respond(id, None, b"body", false);
+    head.end = true;
+    assert!(stage.lane.send_trailers(id, &head).unwrap());
+    stage.publish();
+    let sent = stage.sent(client);
+    assert!(
+        sent.starts_with("HTTP/1.1 103 Early Hints\r\nlink: value\r\n\r\nHTTP/1.1 200 OK\r\n"),
+        "{sent}"
+    );
+    assert!(sent.ends_with("4\r\nbody\r\n0\r\nlink: value\r\n\r\n"), "{sent}");
+    assert_eq!(stage.held(), (1, 0));
+    assert_eq!(stage.load.get(), 0);
+}
