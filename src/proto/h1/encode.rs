@@ -365,6 +365,8 @@ fn push_hex(number: u64, out: &mut Vec<u8>) {
 
 fn push_status_line(status: u16, out: &mut Vec<u8>) {
     let line: &[u8] = match status {
+        102 => b"HTTP/1.1 102 Processing\r\n",
+        103 => b"HTTP/1.1 103 Early Hints\r\n",
         200 => b"HTTP/1.1 200 OK\r\n",
         201 => b"HTTP/1.1 201 Created\r\n",
         202 => b"HTTP/1.1 202 Accepted\r\n",
