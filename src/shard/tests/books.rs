@@ -9,6 +9,8 @@ use crate::{
 
 const HANG: &[u8] = b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n";
 
+const POST: &[u8] = b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nok";
+
 #[test]
 fn a_connection_that_is_closing_does_not_touch_the_exchange_that_got_its_slot() {
     let mut stage = Stage::new();
@@ -60,8 +62,9 @@ fn when_client_and_worker_go_in_one_turn_nothing_is_left() {
     let mut stage = Stage::new();
     for _ in 0..3 {
         let client = stage.connect();
-        stage.send(client, HANG);
+        stage.send(client, POST);
     }
+    while stage.lane.receive().unwrap().is_some() {}
     assert_eq!((stage.load.get(), stage.held()), (3, (3, 3)));
     let client = stage.connect();
     stage.send(client, HANG);
@@ -166,8 +169,9 @@ fn an_exchange_is_on_the_list_of_debtors_once_whoever_had_its_slot_before() {
     let (now, mut last) = (core.clock.now, 0);
     for _ in 0..10 {
         core.exchanges.remove(last);
-        last = core.exchanges.insert(0, 0, now);
-        core.exchanges.get_mut(last).unwrap().cancel_due = true;
+        last = core.exchanges.insert(0, now);
+        let entry = core.exchanges.get_mut(last).unwrap();
+        (entry.link, entry.cancel_due) = (Some(0), Some(Cancellation::ClientGone));
         core.list(last);
     }
     core.settle_debts();
