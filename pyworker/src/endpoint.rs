@@ -38,12 +38,14 @@ pub(crate) struct Endpoint {
     fast: Option<Fast>,
     pub(crate) param_names: Py<PyTuple>,
     pub(crate) status: u16,
+    /// Its slow call takes the request's body piece by piece.
+    pub(crate) streams: bool,
 }
 
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (slow, *, param_names = Vec::new(), fast = None, fast_args = Vec::new(), status = 200))]
+    #[pyo3(signature = (slow, *, param_names = Vec::new(), fast = None, fast_args = Vec::new(), status = 200, body = "whole"))]
     fn new(
         py: Python<'_>,
         slow: Py<PyAny>,
@@ -51,7 +53,18 @@ impl Endpoint {
         fast: Option<Py<PyAny>>,
         fast_args: Vec<(usize, String)>,
         status: u16,
+        body: &str,
     ) -> PyResult<Self> {
+        let streams = match body {
+            "whole" => false,
+            "stream" if fast.is_none() => true,
+            "stream" => return Err(PyValueError::new_err("a fast call does not take the body")),
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "no such way to take a body: {other:?}"
+                )));
+            }
+        };
         if param_names.len() > ROUTE_PARAMS_MAX {
             return Err(PyValueError::new_err("more path parameters than a route may have"));
         }
@@ -66,7 +79,7 @@ impl Endpoint {
         let args = args.collect::<PyResult<Vec<_>>>()?;
         let fast = fast.map(|function| Fast { function, args });
         let param_names = PyTuple::new(py, param_names)?.unbind();
-        Ok(Self { slow, fast, param_names, status })
+        Ok(Self { slow, fast, param_names, status, streams })
     }
 }
 
