@@ -10,7 +10,7 @@ use pyo3::{exceptions::PyRuntimeError, prelude::*};
 use crate::{
     answer::{Answer, is_plain_json},
     exchange::{Arrived, Body, Exchange},
-    fate::{Cancels, Fate, Stage},
+    fate::{Fate, Stage},
     ffi::{self, Step},
     handle::Handle,
     lanes::Lanes,
@@ -178,7 +178,7 @@ pub(crate) fn begin(
         Ok(Step::Returned(value)) => finish(lanes, place, &value, &mut source)?,
         Ok(Step::Yielded(value)) => {
             let exchange = source.exchange(lanes, serving, place)?;
-            suspend(lanes, place, exchange, &context, (&coroutine, &value))?;
+            suspend(lanes, place, &exchange, &context, (&coroutine, &value))?;
         }
         Err(error) => raised(lanes, place, &mut source, error)?,
     }
@@ -189,7 +189,7 @@ pub(crate) fn begin(
 fn suspend(
     lanes: &Bound<'_, Lanes>,
     place: Place,
-    exchange: Py<Exchange>,
+    exchange: &Py<Exchange>,
     context: &Bound<'_, PyAny>,
     (coroutine, value): (&Bound<'_, PyAny>, &Bound<'_, PyAny>),
 ) -> PyResult<()> {
@@ -201,7 +201,7 @@ fn suspend(
     let state = State::Yielded { value: value.clone().unbind(), blocking };
     let rest = new_rest(lanes, place, exchange.clone_ref(py), context, coroutine, state)?;
     let task = serving.new_task(rest.bind(py).as_any(), context, eager)?;
-    enter_task(lanes, place, &exchange, task.unbind())
+    enter_task(lanes, place, exchange, task.unbind())
 }
 
 /// Enters the task of a suspended handler in the books.
@@ -211,11 +211,12 @@ fn enter_task(
     exchange: &Py<Exchange>,
     task: Py<PyAny>,
 ) -> PyResult<()> {
-    let own = lanes.get();
+    let (py, own) = (lanes.py(), lanes.get());
+    let cancels = own.serving(py)?.endpoint(place.route)?.cancels;
     own.tasks.fetch_add(1, Ordering::Relaxed);
-    own.lane(lanes.py(), place.lane, |lane| {
+    own.lane(py, place.lane, |lane| {
         let fate = exchange.get().handle().fate();
-        lane.suspended(place.id, fate, task, Cancels::Always);
+        lane.suspended(place.id, fate, task, cancels);
         Ok(())
     })
 }

@@ -27,11 +27,6 @@ impl Handle {
         Self { lanes, lane, id, fate }
     }
 
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
-        let (lanes, fate) = (self.lanes.clone_ref(py), Arc::clone(&self.fate));
-        Self { lanes, lane: self.lane, id: self.id, fate }
-    }
-
     pub(crate) fn fate(&self) -> &Arc<Fate> {
         &self.fate
     }

@@ -109,11 +109,14 @@ async def one() -> int:
 
 
 def test_several_tasks_may_wait_for_the_same_piece() -> None:
+    ready: list[int] = []
+
     async def handler(exchange: Any) -> Any:
         first, second = (asyncio.create_task(exchange.receive()) for _ in range(2))
         third = asyncio.create_task(exchange.wait_disconnected())
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(exchange.receive(), 0.001)
+        ready.append(1)
         results = await asyncio.gather(first, second)
         assert not third.done()
         third.cancel()
@@ -121,7 +124,7 @@ def test_several_tasks_may_wait_for_the_same_piece() -> None:
 
     with world({"x": stream(handler)}) as w:
         ident = w.ask("x", end=False)
-        w.until(lambda: w.turn() or len(asyncio.all_tasks(w.loop)) == 4)
+        w.until(lambda: bool(ready))
         w.edge.send_body(ident, b"abc")
         w.turn()
         w.edge.send_body(ident, b"", end=True)
@@ -590,11 +593,33 @@ def test_what_goes_wrong_after_the_end_is_reported_alone(later: bool) -> None:
             w.failures.clear()
 
 
+@pytest.mark.parametrize("why", ["gone", "deadline", "leaving"])
+def test_an_endpoint_may_have_its_handlers_cancelled_for_a_passed_deadline_alone(why: str) -> None:
+    log: list[str] = []
+
+    async def handler(exchange: Any) -> Any:
+        try:
+            await exchange.wait_disconnected()
+            log.append("told")
+        except asyncio.CancelledError:
+            log.append("cancelled")
+
+    with world({"x": _native.Endpoint(handler, cancels="deadline")}) as w:
+        ident = w.ask("x")
+        w.turn()
+        w.edge.send_cancel(ident, why)
+        w.until(lambda: w.lanes.tasks() == 0)
+        assert kinds(w, ident) == ["abort"]
+    assert log == ["cancelled" if why == "deadline" else "told"]
+
+
 def test_a_fast_call_cannot_stream() -> None:
     with pytest.raises(ValueError, match="a fast call does not take the body"):
         _native.Endpoint(done, fast=done, body="stream")
     with pytest.raises(ValueError, match='no such way to take a body: "half"'):
         _native.Endpoint(done, body="half")
+    with pytest.raises(ValueError, match='no such rule for cancelling: "never"'):
+        _native.Endpoint(done, cancels="never")
 
 
 # --- what is left behind

@@ -77,10 +77,13 @@ class Endpoint:
         fast_args: Sequence[tuple[int, Literal["str", "int", "float", "bool"]]] = (),
         status: int = 200,
         body: Literal["whole", "stream"] = "whole",
+        cancels: Literal["always", "deadline"] = "always",
     ) -> None:
         """
         `slow(exchange)` returns a coroutine that ends in an `Answer`, or in None after it has answered through `start` and
         `write`; it can do everything. It is made once the whole body is there, or at once where `body` is "stream".
+        When nobody waits for the answer any more, its task is cancelled; with `cancels` as "deadline", only because the request's
+        deadline has passed.
 
         `fast`, where given, is the user's own `async def` whose positional arguments are exactly path parameters
         (index into the path's parameters, and type) with plain annotations. It is called only when each conversion is beyond
