@@ -22,6 +22,8 @@ use crate::{
 pub enum Command {
     /// A worker is ready: dispatch to it, by this routing table.
     Attach(Box<Link>, Arc<Routes>),
+    /// All of these, in order, and no request between them.
+    Batch(Vec<Self>),
     /// Give this worker nothing new; report `Retired` once it has nothing of this shard in flight.
     Retire {
         /// Its place.
