@@ -4,6 +4,8 @@
 //! [`EdgeLane`] and [`WorkerLane`] fix the direction; everything else is shared. Deliberately absent: which exchange a
 //! message belongs to, and how much credit it has (the shard's and the worker's books).
 
+mod recall;
+
 use std::sync::Arc as StdArc;
 
 use zerocopy::IntoBytes;
@@ -138,6 +140,10 @@ impl Lane {
         loop {
             self.payload.clear();
             let Some(record) = self.rx.take(&mut self.payload)? else { return Ok(None) };
+            if record.kind == Kind::Request as u16 {
+                // Before anybody acts on it: a request whose record counts as not taken was never begun.
+                self.rx.acknowledge();
+            }
             if record.kind == Kind::Release as u16 {
                 // Each index ends a lease, so that a peer cannot keep this loop busy.
                 for index in parse_release(&self.payload)? {

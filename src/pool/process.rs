@@ -196,6 +196,15 @@ pub fn kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Asks a worker for the stacks of its threads, on its stderr (`faulthandler`, registered before the application is imported).
+/// No kernel sends SIGSTKFLT and no application is known to use it; an interpreter that has not come that far dies of it.
+pub fn dump_stacks(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    match pidfd_send_signal(pidfd, Signal::STKFLT) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// As the system's calls take it.
 pub fn raw_pid(id: u32) -> io::Result<Pid> {
     let id = i32::try_from(id).map_err(io::Error::other)?;
