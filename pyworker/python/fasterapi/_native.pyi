@@ -53,6 +53,9 @@ class Exchange:
         """The next piece of the request's body (never empty), then b"" at its end, again and again.
         Credit goes back to the edge as pieces are taken. Raises ClientDisconnected when the exchange was over before the end."""
     @property
+    def started(self) -> bool:
+        """A response was begun, or there is nobody left for one."""
+    @property
     def disconnected(self) -> bool:
         """Nobody waits for the answer any more."""
     def wait_disconnected(self) -> Awaitable[None]:
