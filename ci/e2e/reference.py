@@ -7,7 +7,8 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from server import START_MAX_S, Address, Listening
+from server import START_MAX_S, Listening
+from wire import Address
 
 PYTHON = Path(__file__).resolve().parents[2] / ".venv/bin/python"
 
@@ -30,7 +31,13 @@ class Reference(Listening):
         return "127.0.0.1", int(found[1])
 
     def __init__(
-        self, module: str, *arguments: str | Path, python: Path, uds: Path | None, env: Mapping[str, str] | None, cwd: Path | None
+        self,
+        module: str,
+        *arguments: str | Path,
+        python: Path,
+        uds: Path | None,
+        env: Mapping[str, str] | None,
+        cwd: Path | None,
     ) -> None:
         self._uds = uds
         super().__init__(python, "-m", module, *arguments, env={"PYTHONUNBUFFERED": "1", **(env or {})}, cwd=cwd)
@@ -57,7 +64,9 @@ class Uvicorn(Reference):
         self.listening_pattern = r"running on unix socket" if uds else r"running on http://127\.0\.0\.1:(\d+)"
         where = ("--uds", uds) if uds else ("--host", "127.0.0.1", "--port", "0")
         how = ("--http", "httptools", "--ws", "websockets-sansio", "--loop", "asyncio", "--no-access-log", "--no-use-colors")
-        super().__init__("uvicorn", app, *where, *how, "--app-dir", app_dir, *arguments, python=python, uds=uds, env=env, cwd=None)
+        super().__init__(
+            "uvicorn", app, *where, *how, "--app-dir", app_dir, *arguments, python=python, uds=uds, env=env, cwd=None
+        )
 
 
 class Gunicorn(Reference):

@@ -129,7 +129,15 @@ def test_a_long_target(server: Listening) -> None:
 
 
 def test_fields_keep_their_order_and_number(server: Listening) -> None:
-    fields = [("B", "1"), ("A", "2"), ("Host", "in.the.middle"), ("b", "3"), ("X-Case", "KEPT"), ("B", "1"), ("Cookie", "a=1; b=2")]
+    fields = [
+        ("B", "1"),
+        ("A", "2"),
+        ("Host", "in.the.middle"),
+        ("b", "3"),
+        ("X-Case", "KEPT"),
+        ("B", "1"),
+        ("Cookie", "a=1; b=2"),
+    ]
     with server.connect() as connection:
         found = connection.request("GET", "/anywhere", fields).json
     assert found["scope"]["headers"] == [[raw(name.lower()), raw(value)] for name, value in fields]
@@ -140,7 +148,11 @@ def test_values_of_fields_are_bytes_without_the_space_around_them(server: Listen
     with server.connect() as connection:
         connection.send(b"GET /anywhere HTTP/1.1\r\nHost: test\r\nX-Space: \t a  b \t\r\nX-Empty:\r\nX-Latin: \xe9\xff\r\n\r\n")
         headers = connection.response().json["scope"]["headers"]
-    assert headers[1:] == [[raw("x-space"), raw("a  b" + side(kind, "a tab behind a value"))], [raw("x-empty"), raw("")], [raw("x-latin"), raw("\xe9\xff")]]
+    assert headers[1:] == [
+        [raw("x-space"), raw("a  b" + side(kind, "a tab behind a value"))],
+        [raw("x-empty"), raw("")],
+        [raw("x-latin"), raw("\xe9\xff")],
+    ]
 
 
 def test_many_fields(server: Listening) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conformance.asking import APP, Kind, Start, journal, new_tag, noted, open_gate, standing_still
 from conformance.differences import side
-from frames import BINARY, CLOSE, PING, PONG, TEXT, Frame, Socket, ask, close, upgrade
+from frames import BINARY, CLOSE, PING, PONG, TEXT, Frame, Socket, ask, close, encoded, upgrade
 from server import Listening, until
 from wire import Closed, Connection, Malformed, Response
 
@@ -57,7 +57,11 @@ def test_the_scope(connection: Connection, kind: Kind) -> None:
     assert scope["state"]["started"]["version"] == "3.0"
     assert "websocket.http.response" in scope["extensions"]
     mine = [[name["bytes"], value["bytes"]] for name, value in scope["headers"]]
-    assert [pair for pair in mine if pair[0] in ("cookie", "origin")] == [["cookie", "a=1"], ["cookie", "b=2"], ["origin", "http://test"]]
+    assert [pair for pair in mine if pair[0] in ("cookie", "origin")] == [
+        ["cookie", "a=1"],
+        ["cookie", "b=2"],
+        ["origin", "http://test"],
+    ]
     assert ["sec-websocket-version", "13"] in mine
 
 
@@ -101,11 +105,9 @@ def test_a_denial_of_the_applications_own(server: Listening) -> None:
 def test_a_client_that_leaves_before_the_accept(server: Listening) -> None:
     tag = new_tag()
     with server.connect() as connection:
-        connection.ask("GET", f"/ws/waits?{tag}", HANDSHAKE)
+        connection.ask("GET", f"/ws/hesitates?{tag}", HANDSHAKE)
         noted(server, tag, "connecting")
-    open_gate(server, tag)
-    found = until("it learns of it", lambda: journal(server, tag)[1:])
-    assert found[0][:2] in (["websocket.disconnect", 1006], ["websocket.disconnect", 1005])
+    noted(server, tag, ["websocket.disconnect", 1006, ""], "OSError")
 
 
 HANDSHAKE = {
@@ -173,39 +175,31 @@ def test_many_messages_in_one_write_keep_their_order(connection: Connection) -> 
     assert [socket.message().text for _ in range(500)] == [str(number) for number in range(500)]
 
 
-def test_messages_that_come_with_the_handshake_are_not_lost(connection: Connection) -> None:
-    socket = upgrade(connection, "/ws/echo", behind=[Frame(TEXT, b"early"), Frame(TEXT, b"bird")])
-    assert [socket.message().text, socket.message().text] == ["early", "bird"]
-
-
 def test_an_application_that_does_not_receive_holds_its_client_back(server: Listening, connection: Connection) -> None:
     tag = new_tag()
     socket = upgrade(connection, f"/ws/gated?{tag}")
     socket.text("first")
     noted(server, tag, "first")
-    one = b"\x82\xfe\xff\xff\0\0\0\0" + bytes(65535)
-    # The parts of a frame that the kernel has not taken yet.
-    sent, rest = 0, memoryview(b"")
+    frame = encoded(Frame(BINARY, bytes(65536)))
+    whole, sent = 1024, 0
 
     def push() -> int:
-        nonlocal sent, rest
+        nonlocal sent
         connection.socket.setblocking(False)
         try:
-            while sent < 1024:
-                rest = rest[connection.socket.send(rest or memoryview(one)) :] if rest else memoryview(one)[connection.socket.send(one) :]
-                sent += not rest
+            while sent < whole * len(frame):
+                sent += connection.socket.send(frame[sent % len(frame) :])
         except BlockingIOError:
             pass
         return sent
 
-    stopped = standing_still(push)
-    assert stopped < 512
-    connection.socket.setblocking(True)
+    assert standing_still(push) < 512 * len(frame)
     connection.socket.settimeout(30)
     open_gate(server, tag)
-    connection.send(bytes(rest))
+    while sent % len(frame):
+        sent += connection.socket.send(frame[sent % len(frame) :])
     socket.text("last")
-    assert socket.message().text == str(1 + stopped + bool(rest))
+    assert socket.message().text == str(1 + sent // len(frame))
 
 
 def test_a_client_that_does_not_read_stops_the_application(server: Listening) -> None:

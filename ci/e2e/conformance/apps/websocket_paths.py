@@ -71,13 +71,16 @@ async def flood(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close"})
 
 
-async def waits(scope: Scope, receive: Receive, send: Send) -> None:
-    """Accepts when the gate opens."""
+async def hesitates(scope: Scope, receive: Receive, send: Send) -> None:
+    """Accepts a client that is gone."""
     await connected(receive)
     note(scope, "connecting")
-    await gate(tag(scope)).wait()
-    await send(ACCEPT)
     note(scope, left(await receive()))
+    try:
+        await send(ACCEPT)
+    except OSError:
+        note(scope, "OSError")
+        raise
 
 
 async def send_to_nobody(scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,7 +184,7 @@ PATHS: dict[str, Application] = {
     "/ws/echo": echo,
     "/ws/gated": gated,
     "/ws/flood": flood,
-    "/ws/waits": waits,
+    "/ws/hesitates": hesitates,
     "/ws/to-nobody": send_to_nobody,
     "/ws/subprotocol": subprotocol,
     "/ws/fields": fields,
@@ -195,7 +198,9 @@ PATHS: dict[str, Application] = {
     "/ws/mistake/returns-when-accepted": returns_when_accepted,
     "/ws/mistake/sends-first": sending({"type": "websocket.send", "text": "too early"}),
     "/ws/mistake/accepts-twice": sending(ACCEPT, ACCEPT),
-    "/ws/mistake/sends-behind-the-close": sending(ACCEPT, {"type": "websocket.close"}, {"type": "websocket.send", "text": "late"}),
+    "/ws/mistake/sends-behind-the-close": sending(
+        ACCEPT, {"type": "websocket.close"}, {"type": "websocket.send", "text": "late"}
+    ),
     "/ws/mistake/unknown-type": sending(ACCEPT, {"type": "websocket.dance"}),
     "/ws/mistake/http-message": sending({"type": "http.response.start", "status": 200}),
 }
