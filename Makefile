@@ -23,7 +23,7 @@ bench_targets  := $(filter-out lane_rtt,$(basename $(notdir $(wildcard benches/*
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build tools test test-rust test-executor test-loom test-native test-python lint fuzz miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-idle clean
+.PHONY: help run build tools frameworks test test-rust test-executor test-loom test-native test-python lint fuzz miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-idle clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,19 @@ $(VENV)/.tools: ci/requirements-test.txt pyworker/pyproject.toml $(VENV)/.packag
 	$(pip) -r ci/requirements-test.txt "$$(ls target/wheels/*.whl)[test]"
 	@touch $@
 
+frameworks: target/frameworks/.package
+
+# What they depend on is nobody else's business: an environment of their own, with our package in it.
+target/frameworks/.made: ci/requirements-frameworks.txt
+	$(PYTHON) -m venv target/frameworks
+	target/frameworks/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+target/frameworks/.package: target/frameworks/.made $(VENV)/.package
+	target/frameworks/bin/python -m pip install --quiet --disable-pip-version-check target/wheels/*.whl
+	target/frameworks/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/*.whl
+	@touch $@
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 test: test-rust test-executor test-loom test-native test-python ## every test: Rust (fuzz corpora included), loom, Python, end to end
@@ -95,7 +108,7 @@ test-native: tools
 	cd pyworker && PYTHONPATH=$(abspath $(staged)) $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests tests/test_native.py tests/test_native_tasks.py
 
 # The installed package is what is tested, not the source tree, which has no native half.
-test-python: build tools
+test-python: build tools frameworks
 	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests --ignore tests/test_native.py --ignore tests/test_native_tasks.py,@echo 'skipped: no pyworker/tests')
 	$(if $(wildcard ci/e2e),$(BIN)/python -m pytest -q ci/e2e,@echo 'skipped: no ci/e2e')
 

@@ -78,7 +78,7 @@ def gunicorn(name: str, what: str, family: Family, app: str, worker: str, *argum
     def command(port: int) -> list[str]:
         return [
             *(tool("gunicorn"), app, "--bind", f"127.0.0.1:{port}", "--workers", str(workers), "--worker-class", worker),
-            *("--backlog", "2048", "--log-level", "warning", "--chdir", str(APPS), *arguments),
+            *("--backlog", "2048", "--log-level", "warning", "--no-control-socket", "--chdir", str(APPS), *arguments),
         ]
 
     packages = ("gunicorn", "uvicorn", "uvicorn-worker", "httptools", "uvloop") if "uvicorn" in worker else ("gunicorn",)

@@ -77,5 +77,5 @@ class Gunicorn(Reference):
     def __init__(
         self, app: str, *arguments: str | Path, app_dir: Path, python: Path = PYTHON, env: Mapping[str, str] | None = None
     ) -> None:
-        how = ("--bind", "127.0.0.1:0", "--workers", "1", "--worker-class", "gthread", "--threads", "4", "--chdir", app_dir)
+        how = ("--bind", "127.0.0.1:0", "--workers", "1", "--worker-class", "gthread", "--threads", "4", "--no-control-socket")
         super().__init__("gunicorn", app, *how, *arguments, python=python, uds=None, env=env, cwd=app_dir)
