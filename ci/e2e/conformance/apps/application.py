@@ -6,6 +6,7 @@
 import asyncio
 import os
 
+import aborted
 import http_paths
 import mistakes
 import websocket_paths
@@ -36,6 +37,7 @@ async def open_gate(scope: Scope, receive: Receive, send: Send) -> None:
 HTTP: dict[str, Application] = {
     **http_paths.PATHS,
     **mistakes.PATHS,
+    **aborted.PATHS,
     "/journal": read_journal,
     "/open": open_gate,
 }
