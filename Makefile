@@ -23,10 +23,10 @@ bench_targets  := $(filter-out lane_rtt,$(basename $(notdir $(wildcard benches/*
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build tools frameworks test test-rust test-executor test-loom test-native test-python lint fuzz miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-idle clean
+.PHONY: help run build tools frameworks test test-rust test-executor test-loom test-native test-python lint fuzz miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-websocket bench-idle clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- build -----------------------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
 	$(BIN)/ruff format --check .
 	cd pyworker && $(abspath $(BIN))/mypy
 	cd ci/e2e && $(abspath $(BIN))/mypy
-	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps fairness.py idle.py memory.py peers
+	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps fairness.py idle.py memory.py websocket.py peers
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 	@cargo +nightly --version >/dev/null 2>&1 || { echo 'error: fuzzing needs a nightly: rustup toolchain install nightly' >&2; exit 1; }
@@ -158,6 +158,9 @@ bench-fairness: build target/peers/.package ## 1 ms handlers among 500 ms ones o
 
 bench-memory: build target/peers/.package ## 50 slow downloads and 50 slow uploads of 100 MB; fails over 150 MiB → benches/results/memory.{md,json}
 	cd benches && ../target/peers/bin/python -m memory --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
+
+bench-websocket: build target/peers/.package ## echo of small messages, beside uvicorn and Granian → benches/results/websocket.{md,json}
+	cd benches && ../target/peers/bin/python -m websocket --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
 
 bench-idle: build ## memory per idle keep-alive connection; fails over 2 KiB
 	$(BIN)/python benches/idle.py --fasterapi $(BIN)/fasterapi $(ARGS)
