@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fasterapi._worker import DUMP_SIGNAL
 
 HERE = Path(__file__).parent
