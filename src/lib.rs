@@ -33,4 +33,6 @@ pub mod shard;
 pub mod uring;
 
 #[cfg(all(test, feature = "server"))]
+mod sim;
+#[cfg(all(test, feature = "server"))]
 mod tidy;

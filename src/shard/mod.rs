@@ -11,6 +11,8 @@ mod conn;
 mod exchange;
 pub mod handle;
 mod links;
+#[cfg(test)]
+pub(crate) mod probe;
 mod serve;
 mod spin;
 #[cfg(test)]

@@ -1,0 +1,603 @@
+//! A worker: takes requests out of its lane, thinks, answers, keeps to credit and chunks, and sleeps when there is nothing.
+//!
+//! Invariant: it is honest (`hostile` makes it lie), so every fault that the shard reports of it is the shard's own; and it
+//! trusts the edge with nothing: each record is checked against what this worker knows of its exchange.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+    time::Instant,
+};
+
+use super::{
+    book::{Book, Who},
+    check,
+    hostile::Evil,
+    kernel::Kernel,
+    plan::{Plan, Shape, Side, Tag, body, is_body},
+    rng::Rng,
+    wire::{CHUNK, Crash, END, Raw, Wire, kind},
+};
+use crate::{
+    limits::{EXCHANGE_WINDOW, INLINE_BODY_SIZE_MAX},
+    pool::Load,
+};
+
+/// An exchange that this worker works on.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) tag: Tag,
+    plan: Plan,
+    ready_at: Instant,
+    expected: usize,
+    received: usize,
+    request_ended: bool,
+    /// Bytes that were received and not credited.
+    owed: usize,
+    pub(super) head_sent: bool,
+    sent: usize,
+    /// Bytes that the edge has room for.
+    pub(super) credit: usize,
+    cancelled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Awake,
+    Asleep,
+    Dead,
+}
+
+/// What the worker was made with.
+pub(super) struct Made {
+    pub(super) who: Who,
+    pub(super) wire: Wire,
+    /// What the edge rings, to look at.
+    pub(super) bell: OwnedFd,
+    pub(super) bell_watch: usize,
+    pub(super) pid_watch: usize,
+    pub(super) load: Load,
+    pub(super) evil: Option<Evil>,
+    pub(super) rng: Rng,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) who: Who,
+    pub(super) wire: Wire,
+    bell: OwnedFd,
+    pub(super) bell_watch: usize,
+    pub(super) pid_watch: usize,
+    pub(super) load: Load,
+    pub(super) evil: Option<Evil>,
+    pub(super) rng: Rng,
+    pub(super) state: State,
+    pub(super) jobs: BTreeMap<u64, Job>,
+    /// Exchanges that it ended.
+    pub(super) ended: BTreeSet<u64>,
+    /// Its own chunks.
+    free: Vec<u32>,
+    leased: BTreeSet<u32>,
+    /// The edge's chunks that it has.
+    held: Vec<u32>,
+    /// The shortest payload that found no room.
+    starved: Option<usize>,
+    pub(super) retiring: bool,
+    pub(super) reported: bool,
+    /// It does nothing any more, and is not dead.
+    pub(super) hung: bool,
+    /// Its doorbell was rung, and it has not woken yet.
+    rung: bool,
+    /// The control thread has seen to its death.
+    pub(super) buried: bool,
+    /// It will be killed.
+    pub(super) sentenced: bool,
+}
+
+impl Worker {
+    pub(super) fn new(made: Made) -> Self {
+        let Made { who, wire, bell, bell_watch, pid_watch, load, evil, rng } = made;
+        let count = u32::try_from(wire.geometry().chunk_count()).unwrap();
+        Self {
+            who,
+            wire,
+            bell,
+            bell_watch,
+            pid_watch,
+            load,
+            evil,
+            rng,
+            state: State::Awake,
+            jobs: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            free: (0..count).collect(),
+            leased: BTreeSet::new(),
+            held: Vec::new(),
+            starved: None,
+            retiring: false,
+            reported: false,
+            hung: false,
+            rung: false,
+            buried: false,
+            sentenced: false,
+        }
+    }
+
+    /// When it goes on by itself.
+    pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        if self.state == State::Dead || self.hung {
+            return None;
+        }
+        let thinking = self.jobs.values().map(|job| job.ready_at).filter(|at| *at > now);
+        thinking.min()
+    }
+
+    /// Nothing in flight, nothing held.
+    pub(super) fn is_clean(&self) -> bool {
+        self.jobs.is_empty() && self.leased.is_empty() && self.held.is_empty()
+    }
+
+    pub(super) fn die(&mut self, kernel: &mut Kernel) {
+        if self.state != State::Dead {
+            self.state = State::Dead;
+            kernel.ring(self.pid_watch);
+        }
+    }
+
+    /// True when the edge has rung since the worker went to sleep.
+    pub(super) fn look(&mut self) -> bool {
+        self.rung |= rustix::io::read(&self.bell, &mut [0; 8]).is_ok();
+        self.rung
+    }
+
+    pub(super) fn act(&mut self, kernel: &mut Kernel, book: &mut Book) -> bool {
+        if self.state == State::Dead || self.hung {
+            return false;
+        }
+        match self.work(kernel, book) {
+            Ok(progress) => progress,
+            Err(Crash) => {
+                book.trace(|| format!("worker {:?} crashes after {} stores", self.who, self.wire.stores));
+                book.tally.crashes += 1;
+                book.fell(self.who);
+                self.die(kernel);
+                true
+            }
+        }
+    }
+
+    fn work(&mut self, kernel: &mut Kernel, book: &mut Book) -> Result<bool, Crash> {
+        if self.state == State::Asleep {
+            let due = self.jobs.values().any(|job| self.has_something(job, kernel.now));
+            if !self.look() && !due {
+                return Ok(false);
+            }
+            self.wire.disarm()?;
+            self.state = State::Awake;
+        }
+        book.progress();
+        if self.evil.is_some() && self.lie(kernel, book)? {
+            return Ok(true);
+        }
+        let mut acted = false;
+        if self.rng.chance(700) {
+            let most = self.rng.between(1, 8);
+            acted |= self.take(most, kernel.now, book);
+        }
+        if self.rng.chance(700) {
+            let most = self.rng.between(1, 8);
+            acted |= self.produce(most, kernel.now, book)?;
+        }
+        if self.rng.chance(500) {
+            acted |= self.publish(kernel, book)?;
+        }
+        if !acted {
+            self.go_to_sleep(kernel, book)?;
+        }
+        Ok(true)
+    }
+
+    fn has_something(&self, job: &Job, now: Instant) -> bool {
+        self.starved.is_none() && now >= job.ready_at && job.can_write()
+    }
+
+    /// Everything that there is to do is done, in the order that arming wants.
+    fn go_to_sleep(&mut self, kernel: &mut Kernel, book: &mut Book) -> Result<(), Crash> {
+        while self.take(64, kernel.now, book) {}
+        self.starved = None;
+        while self.produce(64, kernel.now, book)? {}
+        self.publish(kernel, book)?;
+        if self.wire.unpublished() || !self.held.is_empty() && self.starved.is_none() {
+            return Ok(());
+        }
+        // A kick that came meanwhile was for something that is done.
+        self.look();
+        self.rung = false;
+        if !self.wire.arm(self.starved)? {
+            self.state = State::Asleep;
+        }
+        Ok(())
+    }
+
+    pub(super) fn publish(&mut self, kernel: &mut Kernel, book: &mut Book) -> Result<bool, Crash> {
+        while !self.held.is_empty() {
+            let count = self.held.len().min(16);
+            if !self.room(4 * count) {
+                break;
+            }
+            let bytes: Vec<u8> =
+                self.held.drain(..count).flat_map(u32::to_ne_bytes).collect();
+            self.wire.put(kind::RELEASE, 0, 0, &[&bytes])?;
+        }
+        let fresh = self.wire.unpublished();
+        let wanted = self.wire.publish()?;
+        if wanted && !self.rng.chance(book.profile.lost_kicks)
+            || self.rng.chance(book.profile.kick_storms)
+        {
+            kernel.ring(self.bell_watch);
+        }
+        Ok(fresh)
+    }
+
+    fn room(&mut self, payload: usize) -> bool {
+        let room = self.wire.has_room(payload);
+        if !room {
+            self.starved = Some(self.starved.map_or(payload, |least| least.min(payload)));
+        }
+        room
+    }
+
+    // --- what arrives ---
+
+    fn take(&mut self, most: usize, now: Instant, book: &mut Book) -> bool {
+        let mut acted = false;
+        for _ in 0..most {
+            match self.wire.take() {
+                Ok(None) => break,
+                Ok(Some(record)) => {
+                    acted = true;
+                    if let Err(what) = self.understand(&record, now, book) {
+                        let Raw { kind, flags, exchange, .. } = record;
+                        book.fail(format!(
+                            "worker {:?}, record of kind {kind}, flags {flags}, exchange {exchange:#x}: {what}",
+                            self.who
+                        ));
+                    }
+                }
+                Err(what) => {
+                    book.fail(format!("worker {:?} finds {what}", self.who));
+                    break;
+                }
+            }
+        }
+        acted
+    }
+
+    fn understand(&mut self, record: &Raw, now: Instant, book: &mut Book) -> Result<(), String> {
+        let Raw { kind, flags, exchange, payload } = record;
+        let end = flags & END != 0;
+        match *kind {
+            kind::REQUEST => self.begin(*exchange, payload, end, now, book),
+            kind::BODY if flags & CHUNK != 0 => {
+                let words: [u32; 2] = words(payload).ok_or("a chunk reference of another size")?;
+                let [index, len] = words.map(|word| word as usize);
+                let geometry = self.wire.geometry();
+                if index >= geometry.chunk_count() || len > geometry.chunk_size() {
+                    return Err(format!("chunk {index} of {len} bytes"));
+                }
+                if self.held.contains(&words[0]) {
+                    return Err(format!("chunk {index} is leased twice"));
+                }
+                let data = self.wire.chunk(index, len);
+                self.held.push(words[0]);
+                self.upload(*exchange, &data, end, book)
+            }
+            kind::BODY => self.upload(*exchange, payload, end, book),
+            kind::CREDIT => {
+                let bytes = u64::from_ne_bytes(payload[..].try_into().map_err(|_| "its size")?);
+                let Some(job) = self.job(*exchange)? else { return Ok(()) };
+                job.credit += usize::try_from(bytes).unwrap_or(usize::MAX / 2);
+                if job.credit > EXCHANGE_WINDOW {
+                    return Err(format!("credit of {} bytes", job.credit));
+                }
+                Ok(())
+            }
+            kind::RELEASE => {
+                for index in payload.chunks_exact(4) {
+                    let index = u32::from_ne_bytes(index.try_into().unwrap());
+                    if !self.leased.remove(&index) {
+                        return Err(format!("chunk {index} comes back twice"));
+                    }
+                    self.free.push(index);
+                }
+                Ok(())
+            }
+            kind::CANCEL => {
+                if payload.len() != 1 || payload[0] > 2 {
+                    return Err(format!("a reason of {payload:?}"));
+                }
+                let Some(job) = self.job(*exchange)? else { return Ok(()) };
+                let (again, tag) = (std::mem::replace(&mut job.cancelled, true), job.tag);
+                book.trace(|| format!("worker {:?}: tag {tag} is cancelled, {}", self.who, payload[0]));
+                if again {
+                    return Err("cancelled twice".into());
+                }
+                book.tally.cancels += 1;
+                check::cancel(book, tag, payload[0])
+            }
+            _ => Err("no such kind".into()),
+        }
+    }
+
+    /// The job of a record; `None` when it has ended, and the edge could not know.
+    fn job(&mut self, exchange: u64) -> Result<Option<&mut Job>, String> {
+        match self.jobs.get_mut(&exchange) {
+            None if self.ended.contains(&exchange) => Ok(None),
+            None => Err("an exchange that was never begun".into()),
+            Some(job) => Ok(Some(job)),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        exchange: u64,
+        payload: &[u8],
+        end: bool,
+        now: Instant,
+        book: &mut Book,
+    ) -> Result<(), String> {
+        let request = Request::parse(payload).ok_or("a request that does not hold together")?;
+        let tag = request.tag.ok_or("a request without its tag")?;
+        let entry = book.get(tag).ok_or("a tag that nobody sent")?;
+        let (ask, plan) = (entry.ask, entry.plan);
+        if request.method != ask.method.as_bytes() {
+            return Err(format!("tag {tag} as {:?}", String::from_utf8_lossy(&request.method)));
+        }
+        if self.jobs.contains_key(&exchange) || !self.ended.is_empty() && self.ended.contains(&exchange) {
+            return Err("an exchange that was begun before".into());
+        }
+        book.trace(|| format!("worker {:?} takes tag {tag} as {exchange:#x}", self.who));
+        check::taken(book, tag, self.who)?;
+        let job = Job {
+            tag,
+            plan,
+            ready_at: now + plan.think,
+            expected: ask.upload.len(),
+            received: 0,
+            request_ended: false,
+            owed: 0,
+            head_sent: false,
+            sent: 0,
+            credit: EXCHANGE_WINDOW,
+            cancelled: false,
+        };
+        self.jobs.insert(exchange, job);
+        self.upload(exchange, &request.body, end, book)
+    }
+
+    fn upload(
+        &mut self,
+        exchange: u64,
+        data: &[u8],
+        end: bool,
+        book: &mut Book,
+    ) -> Result<(), String> {
+        let Some(job) = self.job(exchange)? else { return Ok(()) };
+        if job.cancelled {
+            return Err("more of a body behind its cancellation".into());
+        }
+        if job.request_ended {
+            return Err("more of a body behind its end".into());
+        }
+        if !is_body(job.tag, Side::Request, job.received, data) {
+            return Err(format!("bytes at {} that tag {} did not send", job.received, job.tag));
+        }
+        job.received += data.len();
+        job.owed += data.len();
+        job.request_ended = end;
+        if job.owed > EXCHANGE_WINDOW {
+            return Err(format!("{} bytes beyond the credit", job.owed - EXCHANGE_WINDOW));
+        }
+        if job.received > job.expected || end && job.received != job.expected {
+            return Err(format!("{} bytes of {}, end {end}", job.received, job.expected));
+        }
+        book.trace(|| format!("{} bytes for {exchange:#x}, end {end}", data.len()));
+        Ok(())
+    }
+
+    // --- what leaves ---
+
+    /// Writes some records; false when there is none to write.
+    fn produce(&mut self, most: usize, now: Instant, book: &mut Book) -> Result<bool, Crash> {
+        let mut acted = false;
+        let ids: Vec<u64> = self.jobs.keys().copied().collect();
+        let first = self.rng.below(ids.len());
+        for at in 0..ids.len().min(most) {
+            let id = ids[(first + at) % ids.len()];
+            acted |= self.produce_one(id, now, book)?;
+        }
+        Ok(acted)
+    }
+
+    fn produce_one(&mut self, id: u64, now: Instant, book: &mut Book) -> Result<bool, Crash> {
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(false) };
+        if job.cancelled {
+            if self.rng.chance(700) || !self.jobs[&id].can_answer() || now < self.jobs[&id].ready_at {
+                return self.abort(id, book);
+            }
+        } else if job.owed > 0 && !job.request_ended && self.rng.chance(600) {
+            let owed = job.owed;
+            if !self.room(8) {
+                return Ok(false);
+            }
+            self.wire.put(kind::CREDIT, 0, id, &[&(owed as u64).to_ne_bytes()])?;
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.owed = 0;
+            }
+            return Ok(true);
+        }
+        let job = &self.jobs[&id];
+        if now < job.ready_at || !job.can_answer() {
+            // What is owed is given in the end, or the client would wait for ever.
+            return Ok(job.owed > 0 && !job.request_ended);
+        }
+        match job.plan.shape {
+            Shape::AbortedBefore => self.abort(id, book),
+            Shape::AbortedAfter if job.head_sent => self.abort(id, book),
+            _ if !job.head_sent => self.respond(id, book),
+            _ => self.piece(id),
+        }
+    }
+
+    fn abort(&mut self, id: u64, book: &mut Book) -> Result<bool, Crash> {
+        if !self.room(0) {
+            return Ok(false);
+        }
+        self.wire.put(kind::ABORT, 0, id, &[])?;
+        book.trace(|| format!("worker {:?} aborts {id:#x}", self.who));
+        self.end(id);
+        Ok(true)
+    }
+
+    fn end(&mut self, id: u64) {
+        self.jobs.remove(&id);
+        self.ended.insert(id);
+    }
+
+    fn respond(&mut self, id: u64, book: &mut Book) -> Result<bool, Crash> {
+        let job = &self.jobs[&id];
+        let Plan { shape, status, length, known, .. } = job.plan;
+        let tag = job.tag;
+        let first = match shape {
+            Shape::Whole => length,
+            _ => self.rng.below(2) * length.min(INLINE_BODY_SIZE_MAX),
+        };
+        let first = first.min(job.credit);
+        let end = first == length && (shape == Shape::Whole || first > 0 && self.rng.chance(500));
+        let payload = response(status, known.then_some(length), tag, &body(tag, Side::Response, 0, first));
+        if !self.room(payload.len()) {
+            return Ok(false);
+        }
+        let parts: [&[u8]; 2] = [&payload[..16], &payload[16..]];
+        self.wire.put(kind::RESPONSE, if end { END } else { 0 }, id, &parts)?;
+        book.trace(|| format!("worker {:?} answers {id:#x}, tag {tag}, {first} of {length}", self.who));
+        self.sent(id, first, end);
+        Ok(true)
+    }
+
+    fn sent(&mut self, id: u64, bytes: usize, end: bool) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.head_sent = true;
+            job.sent += bytes;
+            job.credit -= bytes;
+        }
+        if end {
+            self.end(id);
+        }
+    }
+
+    /// The next piece of an answer, inline or in a chunk.
+    fn piece(&mut self, id: u64) -> Result<bool, Crash> {
+        let job = &self.jobs[&id];
+        let (tag, at, length) = (job.tag, job.sent, job.plan.length);
+        let left = length - at;
+        let most = left.min(job.credit);
+        if most == 0 && left > 0 {
+            return Ok(false);
+        }
+        let chunk_size = self.wire.geometry().chunk_size();
+        let len = if self.rng.chance(500) { most } else { self.rng.between(most.min(64), most) };
+        let inline_max = INLINE_BODY_SIZE_MAX.min(self.wire.geometry().record_size_max() / 2);
+        let chunked = len > inline_max || len > 0 && self.rng.chance(100);
+        if !self.room(if chunked { 8 } else { len }) {
+            return Ok(false);
+        }
+        let chunk = if chunked { self.free.pop() } else { None };
+        let len = len.min(if chunk.is_some() { chunk_size } else { inline_max });
+        if !self.room(if chunk.is_some() { 8 } else { len }) {
+            self.free.extend(chunk);
+            return Ok(false);
+        }
+        let data = body(tag, Side::Response, at, len);
+        let end = len == left && (len == 0 || self.rng.chance(600));
+        let flag = if end { END } else { 0 };
+        if let Some(index) = chunk {
+            let offset = self.wire.geometry().chunk_offset(index as usize);
+            self.leased.insert(index);
+            self.wire.write(offset, &data)?;
+            let len = u32::try_from(len).unwrap();
+            let reference = [index.to_ne_bytes(), len.to_ne_bytes()].concat();
+            self.wire.put(kind::BODY, flag | CHUNK, id, &[&reference])?;
+        } else {
+            self.wire.put(kind::BODY, flag, id, &[&data])?;
+        }
+        self.sent(id, len, end);
+        Ok(true)
+    }
+}
+
+impl Job {
+    fn can_answer(&self) -> bool {
+        self.request_ended || self.plan.early
+    }
+
+    /// There is a record that it could write, given room.
+    fn can_write(&self) -> bool {
+        let stuck = self.head_sent && self.credit == 0 && self.sent < self.plan.length;
+        self.cancelled || self.can_answer() && !stuck
+    }
+}
+
+/// A response record's payload: the fixed part, one field, and the first bytes of the body.
+pub(super) fn response(status: u16, length: Option<usize>, tag: Tag, body: &[u8]) -> Vec<u8> {
+    let value = tag.to_string();
+    let mut out = Vec::with_capacity(64 + body.len());
+    out.extend_from_slice(&length.map_or(u64::MAX, |length| length as u64).to_ne_bytes());
+    out.extend_from_slice(&u32::try_from(5 + value.len()).unwrap().to_ne_bytes());
+    out.extend_from_slice(&status.to_ne_bytes());
+    out.extend_from_slice(&1_u16.to_ne_bytes());
+    for word in [0, 5, 5, u16::try_from(value.len()).unwrap()] {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    out.extend_from_slice(b"x-tag");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(body);
+    out
+}
+
+fn words(payload: &[u8]) -> Option<[u32; 2]> {
+    let (first, second) = payload.split_at_checked(4)?;
+    Some([
+        u32::from_ne_bytes(first.try_into().ok()?),
+        u32::from_ne_bytes(second.try_into().ok()?),
+    ])
+}
+
+/// What a worker wants to know of a request record.
+struct Request {
+    method: Vec<u8>,
+    tag: Option<Tag>,
+    body: Vec<u8>,
+}
+
+impl Request {
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let half = |at: usize| {
+            Some(usize::from(u16::from_le_bytes(payload.get(at..at + 2)?.try_into().ok()?)))
+        };
+        let blob_len = u32::from_ne_bytes(payload.get(28..32)?.try_into().ok()?) as usize;
+        let fields = usize::from(u16::from_ne_bytes(payload.get(34..36)?.try_into().ok()?));
+        let params = usize::from(*payload.get(36)?);
+        let params_at = 64 + 8 * fields;
+        let blob_at = params_at + 4 * params;
+        let blob = payload.get(blob_at..blob_at + blob_len)?;
+        let span = |at: usize| {
+            let start = half(at)?;
+            blob.get(start..start + half(at + 2)?)
+        };
+        let tag = (params == 1).then(|| span(params_at)).flatten();
+        let tag = tag.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        Some(Self { method: span(40)?.to_vec(), tag, body: payload[blob_at + blob_len..].to_vec() })
+    }
+}
