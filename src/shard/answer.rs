@@ -169,7 +169,10 @@ impl Core {
             self.access_log.write(&line, &self.clock.date(), took);
         }
         if entry.answered {
-            connection.begin_close();
+            // What is encoded is sent: an earlier answer may be waiting before this one, and that one is whole.
+            connection.reading = Reading::Head;
+            connection.phase = Phase::LastSend;
+            connection.input = Vec::new();
             self.touch(connection_index);
         } else {
             let out = &mut connection.output;

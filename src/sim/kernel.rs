@@ -190,6 +190,10 @@ impl Kernel {
 
     // --- what is polled ---
 
+    pub(super) fn listen(&mut self, fd: RawFd) {
+        self.listener = Some(fd);
+    }
+
     pub(super) fn watch(&mut self, fd: RawFd) -> usize {
         self.watches.push(Watch { fd, ready: false, edge: false, poll: None, told: false });
         self.watches.len() - 1
@@ -216,7 +220,7 @@ impl Kernel {
 
     pub(super) fn start_accept(&mut self, fd: RawFd, token: Token) {
         assert!(self.accept.is_none(), "one accept at a time");
-        self.listener = Some(fd);
+        assert!(self.listener == Some(fd), "there is one listener");
         self.accept = Some(Op { token, cancelled: false });
     }
 
@@ -332,7 +336,8 @@ impl Kernel {
 
     /// Something happens, if anything can.
     pub(super) fn any_step(&mut self, book: &mut Book) -> bool {
-        (0..1 + self.live.len() + self.watches.len()).any(|at| self.progress(at, book))
+        // From behind, because a socket that is over leaves the list.
+        (0..1 + self.live.len() + self.watches.len()).rev().any(|at| self.progress(at, book))
     }
 
     fn progress(&mut self, at: usize, book: &mut Book) -> bool {

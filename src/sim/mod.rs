@@ -24,7 +24,7 @@ mod worker;
 mod world;
 
 use std::{
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     time::{Duration, Instant},
 };
@@ -69,7 +69,8 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
     let (handle, mailbox) = Handle::new(sender).unwrap();
     let doorbell = mailbox.doorbell.try_clone().unwrap();
     let book = Book::new(seed, profile.clone(), now, traced);
-    let world = World::new(book, rng.fork(), now, (handle, reports), mailbox.doorbell.as_fd());
+    let mut world = World::new(book, rng.fork(), now, (handle, reports), mailbox.doorbell.as_fd());
+    world.kernel.listen(doorbell.as_fd().as_raw_fd());
     let options = Options {
         shard: 0,
         listeners: vec![Listener { socket: doorbell.into(), address: None }],

@@ -397,7 +397,9 @@ impl World {
             if tail != head {
                 self.book.fail(format!("asleep beside {} unread bytes of {:?}", tail - head, worker.who));
             }
-            if worker.state == State::Asleep && worker.wire.is_owed_a_kick() && !worker.look() {
+            // A liar's wishes are not its own.
+            let honest = !worker.evil.as_ref().is_some_and(Evil::was_told);
+            if honest && worker.state == State::Asleep && worker.wire.is_owed_a_kick() && !worker.look() {
                 self.book.fail(format!("worker {:?} sleeps, and was not kicked", worker.who));
             }
         }

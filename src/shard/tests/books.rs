@@ -51,6 +51,7 @@ fn a_broken_worker_does_not_cancel_through_a_connection_that_is_closing() {
     stage.send(other, HANG);
     stage.take();
     stage.unstick();
+    stage.finish(client);
     assert_eq!(stage.held(), (1, 1));
     assert!(stage.lane.receive().unwrap().is_none(), "nobody cancelled the second");
 }
@@ -144,6 +145,7 @@ fn a_body_beyond_its_announced_length_ends_the_connection_and_is_cancelled() {
     stage.publish();
     stage.lane.send_body(id, b"kay", false).unwrap();
     stage.publish();
+    stage.finish(client);
     assert_eq!(stage.held(), (0, 1));
     assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel(_))))));
     assert!(stage.lane.send_abort(id).unwrap());
@@ -189,4 +191,26 @@ fn what_a_dead_worker_had_published_still_counts() {
     stage.settle();
     assert!(stage.sent(client).ends_with("\r\n\r\nok"), "{}", stage.sent(client));
     assert_eq!((stage.load.get(), stage.held()), (0, (1, 0)));
+}
+
+#[test]
+fn a_whole_answer_is_not_lost_with_the_broken_one_behind_it() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let first = stage.take();
+    stage.shard.driver.stuck = true;
+    stage.send(client, HANG);
+    stage.respond(first, Some(5), b"whole", true);
+    stage.publish();
+    let second = stage.take();
+    stage.respond(second, Some(100), b"begun", false);
+    stage.publish();
+    assert!(stage.lane.send_abort(second).unwrap());
+    stage.publish();
+    stage.unstick();
+    let sent = stage.sent(client);
+    assert!(sent.contains("\r\n\r\nwhole") && sent.ends_with("\r\n\r\nbegun"), "{sent}");
+    stage.finish(client);
+    assert_eq!(stage.held(), (0, 0));
 }
