@@ -7,7 +7,7 @@ use super::{
     book::{Book, Who},
     client::Answer,
     http::Head,
-    plan::{Shape, Side, Tag, Target, is_body},
+    plan::{Shape, Side, Tag, Target, Upload, is_body},
     worker::{State, Worker},
 };
 use crate::{
@@ -84,7 +84,7 @@ pub(super) fn end(book: &mut Book, answer: &Answer) {
 pub(super) fn cut(book: &mut Book, tag: Tag, previous: Option<Tag>, begun: bool) {
     book.tally.cut += 1;
     let spoilt = |previous: Tag| {
-        let early = book.get(previous).is_some_and(|entry| entry.plan.early && entry.ask.upload.len() > 0);
+        let early = book.get(previous).is_some_and(|entry| entry.plan.early && entry.ask.upload != Upload::None);
         early || may_fail(book, previous)
     };
     if !may_lose(book, tag) && !previous.is_some_and(spoilt) {

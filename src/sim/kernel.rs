@@ -11,7 +11,11 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{book::Book, rng::Rng};
+use super::{
+    book::Book,
+    plan::{Profile, Sabotage},
+    rng::Rng,
+};
 use crate::{
     ipc::Doorbell,
     uring::{Completion, Event, Lease, Token},
@@ -40,6 +44,10 @@ impl Pipe {
             (self.bytes, self.at) = (Vec::new(), 0);
         }
         taken
+    }
+
+    fn lose_last(&mut self) {
+        self.bytes.truncate(self.bytes.len().max(self.at + 1) - 1);
     }
 
     fn clear(&mut self) {
@@ -109,6 +117,7 @@ pub(super) struct Kernel {
     pub(super) now: Instant,
     rng: Rng,
     noise: usize,
+    sabotage: Option<Sabotage>,
     recv_size: usize,
     pub(super) sockets: Vec<Socket>,
     /// Those that something may still happen to.
@@ -122,12 +131,13 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    pub(super) fn new(now: Instant, rng: Rng, noise: usize, buffers: (usize, usize)) -> Self {
-        let (count, recv_size) = buffers;
+    pub(super) fn new(now: Instant, rng: Rng, profile: &Profile) -> Self {
+        let &Profile { noise, sabotage, recv_size, recv_buffers, .. } = profile;
         Self {
             now,
             rng,
             noise,
+            sabotage,
             recv_size,
             sockets: Vec::new(),
             live: Vec::new(),
@@ -136,7 +146,7 @@ impl Kernel {
             accept: None,
             watches: Vec::new(),
             queue: Vec::new(),
-            leases: (0..count).map(|_| None).collect(),
+            leases: (0..recv_buffers).map(|_| None).collect(),
         }
     }
 
@@ -308,6 +318,9 @@ impl Kernel {
     }
 
     pub(super) fn recycle(&mut self, lease: &Lease) {
+        if self.sabotage == Some(Sabotage::KeepLease) {
+            return;
+        }
         let was = self.leases[usize::from(lease.id)].take();
         assert!(was.is_some(), "a lease ends once");
     }
@@ -457,6 +470,12 @@ impl Kernel {
             send.at += len;
             if send.at == send.data.len() {
                 let Some(Sending { op, data, .. }) = socket.send.take() else { return false };
+                match self.sabotage {
+                    Some(Sabotage::LoseByte) => socket.down.lose_last(),
+                    Some(Sabotage::RepeatByte) => socket.down.push(&data[data.len() - 1..]),
+                    Some(Sabotage::LoseCompletion) => return true,
+                    _ => {}
+                }
                 self.complete(op.token, Event::Sent(data), false);
             }
             return true;

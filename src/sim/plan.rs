@@ -186,9 +186,39 @@ impl Plan {
     }
 }
 
+/// Something that is broken on purpose, outside of the shard, for the checker to notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sabotage {
+    /// A worker gives one request the answer of another.
+    SwapAnswers,
+    /// A piece of an answer is another's.
+    SwapBytes,
+    /// The kernel loses the last byte of a send.
+    LoseByte,
+    /// The kernel sends the end of a send twice.
+    RepeatByte,
+    /// A send never completes.
+    LoseCompletion,
+    /// The driver keeps a receive buffer.
+    KeepLease,
+    /// A worker keeps a chunk of the edge's.
+    KeepChunk,
+    /// A worker returns no credit.
+    KeepCredit,
+    /// A worker takes credit for what it did not get.
+    InventCredit,
+    /// A kick does not arrive at a worker.
+    LoseKick,
+    /// A record appears behind the shard's last look.
+    HideRecord,
+    /// A request comes out of the lane again.
+    RepeatRequest,
+}
+
 /// How a run is set up.
 #[derive(Clone, Debug)]
 pub(super) struct Profile {
+    pub(super) sabotage: Option<Sabotage>,
     pub(super) clients: usize,
     pub(super) requests: usize,
     pub(super) workers: usize,
@@ -221,6 +251,7 @@ impl Profile {
         let small = Geometry::new(128 * 1024, 16 * 1024, rng.between(2, 8)).unwrap();
         let middle = Geometry::new(256 * 1024, 64 * 1024, rng.between(1, 4)).unwrap();
         Self {
+            sabotage: None,
             clients: rng.between(1, 6),
             requests: rng.between(1, 6),
             workers: rng.between(1, 3),

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Summary, run_seed};
+use super::{
+    Summary,
+    plan::{Profile, Sabotage},
+    rng::Rng,
+    run, run_seed,
+};
 
 /// Runs these seeds and fails with the first that must not be, and how to repeat it.
 fn run_seeds(seeds: impl Iterator<Item = u64>) -> Vec<Summary> {
@@ -28,10 +33,89 @@ macro_rules! seeds {
 }
 
 seeds! {
-    seeds_0_to_249_hold: 0..250;
-    seeds_250_to_499_hold: 250..500;
-    seeds_500_to_749_hold: 500..750;
-    seeds_750_to_999_hold: 750..1000;
+    seeds_from_0_hold: 0..200;
+    seeds_from_200_hold: 200..400;
+    seeds_from_400_hold: 400..600;
+    seeds_from_600_hold: 600..800;
+    seeds_from_800_hold: 800..1000;
+}
+
+#[test]
+fn a_seed_is_one_run() {
+    for seed in 0..20 {
+        assert_eq!(run_seed(seed, false), run_seed(seed, true), "seed {seed}");
+    }
+}
+
+/// A profile so small that the crash can be moved through all of it.
+fn small(workers: usize) -> Profile {
+    Profile { clients: 3, requests: 6, workers, recv_size: 4096, ..Profile::calm(&mut Rng::new(7)) }
+}
+
+/// The worker ends behind its first store, its second, and so on until the script is over without.
+fn crash_everywhere(seed: u64, workers: usize) {
+    for stores in 0.. {
+        let profile = Profile { crash_after: Some(stores), ..small(workers) };
+        let summary = match run(seed, &profile, false) {
+            Ok(summary) => summary,
+            Err(_) => panic!("seed {seed}, {stores} stores: {:?}", run(seed, &profile, true)),
+        };
+        if summary.tally.crashes == 0 {
+            assert!(stores > 100, "a script of {stores} stores");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_worker_may_crash_after_any_store() {
+    crash_everywhere(11, 1);
+    crash_everywhere(12, 2);
+}
+
+#[test]
+fn a_worker_may_crash_after_any_store_of_another_script() {
+    crash_everywhere(13, 1);
+    crash_everywhere(14, 2);
+}
+
+/// What the checker says when this is broken on purpose.
+fn noticed(sabotage: Sabotage) -> BTreeMap<String, u32> {
+    let mut found = BTreeMap::new();
+    for seed in 0..30 {
+        let mut profile = Profile::calm(&mut Rng::new(seed));
+        profile.sabotage = Some(sabotage);
+        (profile.clients, profile.big_bodies) = (4, true);
+        if let Err(what) = run(seed, &profile, false) {
+            let what = what.lines().next().unwrap_or_default();
+            // Numbers aside.
+            let what: String = what.chars().filter(|c| !c.is_ascii_digit()).collect();
+            *found.entry(what).or_default() += 1;
+        }
+    }
+    found
+}
+
+#[test]
+fn the_checker_notices_what_is_broken_on_purpose() {
+    let expected = [
+        (Sabotage::SwapAnswers, "was answered with tag"),
+        (Sabotage::SwapBytes, "that are not of the answer"),
+        (Sabotage::LoseByte, "half of an answer"),
+        (Sabotage::RepeatByte, "a client reads"),
+        (Sabotage::LoseCompletion, "no end after"),
+        (Sabotage::KeepLease, "receive buffers are kept"),
+        (Sabotage::KeepChunk, "never came back"),
+        (Sabotage::KeepCredit, "no end after"),
+        (Sabotage::InventCredit, "an honest worker is reported"),
+        (Sabotage::LoseKick, "was not kicked"),
+        (Sabotage::HideRecord, "asleep beside"),
+        (Sabotage::RepeatRequest, "was with"),
+    ];
+    for (sabotage, words) in expected {
+        let found = noticed(sabotage);
+        assert!(found.keys().any(|what| what.contains(words)), "{sabotage:?}: {found:?}");
+    }
 }
 
 /// For `make sim`: `SEEDS` seeds from `SEED` on, on every CPU; one without them.

@@ -14,7 +14,7 @@ use super::{
     check,
     hostile::Evil,
     kernel::Kernel,
-    plan::{Plan, Shape, Side, Tag, body, is_body},
+    plan::{Plan, Sabotage, Shape, Side, Tag, body, is_body},
     rng::Rng,
     wire::{CHUNK, Crash, END, Raw, Wire, kind},
 };
@@ -146,9 +146,16 @@ impl Worker {
     }
 
     /// True when the edge has rung since the worker went to sleep.
-    pub(super) fn look(&mut self) -> bool {
+    pub(super) fn look(&mut self, sabotage: Option<Sabotage>) -> bool {
         self.rung |= rustix::io::read(&self.bell, &mut [0; 8]).is_ok();
+        self.rung &= sabotage != Some(Sabotage::LoseKick);
         self.rung
+    }
+
+    /// Publishes without looking whether the edge wants a kick.
+    pub(super) fn hide_a_record(&mut self) {
+        let hidden = self.wire.put(kind::ABORT, 0, 1 << 32, &[]).and_then(|()| self.wire.publish());
+        assert!(hidden.is_ok(), "this worker does not crash");
     }
 
     pub(super) fn act(&mut self, kernel: &mut Kernel, book: &mut Book) -> bool {
@@ -170,7 +177,7 @@ impl Worker {
     fn work(&mut self, kernel: &mut Kernel, book: &mut Book) -> Result<bool, Crash> {
         if self.state == State::Asleep {
             let due = self.jobs.values().any(|job| self.has_something(job, kernel.now));
-            if !self.look() && !due {
+            if !self.look(book.profile.sabotage) && !due {
                 return Ok(false);
             }
             self.wire.disarm()?;
@@ -212,7 +219,7 @@ impl Worker {
             return Ok(());
         }
         // A kick that came meanwhile was for something that is done.
-        self.look();
+        self.look(book.profile.sabotage);
         self.rung = false;
         if !self.wire.arm(self.starved)? {
             self.state = State::Asleep;
@@ -221,6 +228,9 @@ impl Worker {
     }
 
     pub(super) fn publish(&mut self, kernel: &mut Kernel, book: &mut Book) -> Result<bool, Crash> {
+        if book.profile.sabotage == Some(Sabotage::KeepChunk) {
+            self.held.clear();
+        }
         while !self.held.is_empty() {
             let count = self.held.len().min(16);
             if !self.room(4 * count) {
@@ -359,6 +369,9 @@ impl Worker {
         }
         book.trace(|| format!("worker {:?} takes tag {tag} as {exchange:#x}", self.who));
         check::taken(book, tag, self.who)?;
+        if book.profile.sabotage == Some(Sabotage::RepeatRequest) {
+            check::taken(book, tag, self.who)?;
+        }
         let job = Job {
             tag,
             plan,
@@ -431,7 +444,12 @@ impl Worker {
             if !self.room(8) {
                 return Ok(false);
             }
-            self.wire.put(kind::CREDIT, 0, id, &[&(owed as u64).to_ne_bytes()])?;
+            let owed = match book.profile.sabotage {
+                Some(Sabotage::KeepCredit) => 0,
+                Some(Sabotage::InventCredit) => owed as u64 + 1,
+                _ => owed as u64,
+            };
+            self.wire.put(kind::CREDIT, 0, id, &[&owed.to_ne_bytes()])?;
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.owed = 0;
             }
@@ -446,7 +464,7 @@ impl Worker {
             Shape::AbortedBefore => self.abort(id, book),
             Shape::AbortedAfter if job.head_sent => self.abort(id, book),
             _ if !job.head_sent => self.respond(id, book),
-            _ => self.piece(id),
+            _ => self.piece(id, book),
         }
     }
 
@@ -468,7 +486,10 @@ impl Worker {
     fn respond(&mut self, id: u64, book: &mut Book) -> Result<bool, Crash> {
         let job = &self.jobs[&id];
         let Plan { shape, status, length, known, .. } = job.plan;
-        let tag = job.tag;
+        let mut tag = job.tag;
+        if book.profile.sabotage == Some(Sabotage::SwapAnswers) {
+            tag = self.jobs.values().map(|job| job.tag).find(|other| *other != tag).unwrap_or(tag);
+        }
         let first = match shape {
             Shape::Whole => length,
             _ => self.rng.below(2) * length.min(INLINE_BODY_SIZE_MAX),
@@ -498,7 +519,7 @@ impl Worker {
     }
 
     /// The next piece of an answer, inline or in a chunk.
-    fn piece(&mut self, id: u64) -> Result<bool, Crash> {
+    fn piece(&mut self, id: u64, book: &Book) -> Result<bool, Crash> {
         let job = &self.jobs[&id];
         let (tag, at, length) = (job.tag, job.sent, job.plan.length);
         let left = length - at;
@@ -519,7 +540,8 @@ impl Worker {
             self.free.extend(chunk);
             return Ok(false);
         }
-        let data = body(tag, Side::Response, at, len);
+        let swap = book.profile.sabotage == Some(Sabotage::SwapBytes);
+        let data = body(tag + u32::from(swap), Side::Response, at, len);
         let end = len == left && (len == 0 || self.rng.chance(600));
         let flag = if end { END } else { 0 };
         if let Some(index) = chunk {

@@ -18,7 +18,7 @@ use super::{
     client::Client,
     hostile::Evil,
     kernel::Kernel,
-    plan::Profile,
+    plan::{Profile, Sabotage},
     rng::Rng,
     wire::Wire,
     worker::{Made, State, Worker},
@@ -73,8 +73,7 @@ impl World {
         mailbox: BorrowedFd<'_>,
     ) -> Self {
         let profile = book.profile.clone();
-        let buffers = (profile.recv_buffers, profile.recv_size);
-        let mut kernel = Kernel::new(now, rng.fork(), profile.noise, buffers);
+        let mut kernel = Kernel::new(now, rng.fork(), &profile);
         let mailbox_watch = kernel.watch(mailbox.as_raw_fd());
         let clients = (0..profile.clients)
             .map(|_| Client::new(rng.fork(), profile.requests, profile.rudeness, now))
@@ -388,7 +387,11 @@ impl World {
 
     /// What the shard must not sleep beside.
     fn check_sleep(&mut self) {
+        let sabotage = self.book.profile.sabotage;
         for worker in &mut self.workers {
+            if sabotage == Some(Sabotage::HideRecord) && worker.state != State::Dead {
+                worker.hide_a_record();
+            }
             let known = self.kernel.is_polled(worker.bell_watch);
             if !known || worker.reported || self.kernel.was_told(worker.pid_watch) {
                 continue;
@@ -399,7 +402,7 @@ impl World {
             }
             // A liar's wishes are not its own.
             let honest = !worker.evil.as_ref().is_some_and(Evil::was_told);
-            if honest && worker.state == State::Asleep && worker.wire.is_owed_a_kick() && !worker.look() {
+            if honest && worker.state == State::Asleep && worker.wire.is_owed_a_kick() && !worker.look(sabotage) {
                 self.book.fail(format!("worker {:?} sleeps, and was not kicked", worker.who));
             }
         }
