@@ -4,6 +4,8 @@
 //! [`EdgeLane`] and [`WorkerLane`] fix the direction; everything else is shared. Deliberately absent: which exchange a
 //! message belongs to, and how much credit it has (the shard's and the worker's books).
 
+mod recall;
+
 use std::sync::Arc as StdArc;
 
 use zerocopy::IntoBytes;
@@ -135,6 +137,10 @@ impl Lane {
         loop {
             self.payload.clear();
             let Some(record) = self.rx.take(&mut self.payload)? else { return Ok(None) };
+            if record.kind == Kind::Request as u16 {
+                // Before anybody acts on it: a request whose record counts as not taken was never begun.
+                self.rx.acknowledge();
+            }
             if record.kind == Kind::Release as u16 {
                 // Each index ends a lease, so that a peer cannot keep this loop busy.
                 for index in parse_release(&self.payload)? {
@@ -317,6 +323,8 @@ impl EdgeLane {
             Parsed::Body { data, end } => FromWorker::Body { data, end },
             Parsed::Credit(bytes) => FromWorker::Credit(bytes),
             Parsed::Abort => FromWorker::Abort,
+            Parsed::Informational(response) => FromWorker::Informational(response),
+            Parsed::Trailers(trailers) => FromWorker::Trailers(trailers),
             Parsed::Request(_) | Parsed::Cancel(_) => {
                 return Err(Fault::Kind { kind: record.kind });
             }
@@ -343,8 +351,26 @@ impl WorkerLane {
 
     /// Answers; false when the ring is full for now.
     pub fn send_response(&mut self, exchange: u64, response: &Response<'_>) -> Result<bool, Fault> {
-        let Some(claim) = self.0.claim(response.payload_len())? else { return Ok(false) };
-        response.write(claim, exchange);
+        self.send_head(Kind::Response, exchange, response)
+    }
+
+    /// Sends a 1xx ahead of the answer; false when the ring is full for now.
+    pub fn send_informational(
+        &mut self,
+        exchange: u64,
+        response: &Response<'_>,
+    ) -> Result<bool, Fault> {
+        self.send_head(Kind::Informational, exchange, response)
+    }
+
+    /// Ends a body that was not ended, with these fields behind it; false when the ring is full for now.
+    pub fn send_trailers(&mut self, exchange: u64, trailers: &Response<'_>) -> Result<bool, Fault> {
+        self.send_head(Kind::Trailers, exchange, trailers)
+    }
+
+    fn send_head(&mut self, kind: Kind, exchange: u64, head: &Response<'_>) -> Result<bool, Fault> {
+        let Some(claim) = self.0.claim(head.payload_len())? else { return Ok(false) };
+        head.write(kind, claim, exchange);
         Ok(true)
     }
 
@@ -361,7 +387,10 @@ impl WorkerLane {
             Parsed::Body { data, end } => ToWorker::Body { data, end },
             Parsed::Credit(bytes) => ToWorker::Credit(bytes),
             Parsed::Cancel(why) => ToWorker::Cancel(why),
-            Parsed::Response(_) | Parsed::Abort => return Err(Fault::Kind { kind: record.kind }),
+            Parsed::Response(_)
+            | Parsed::Abort
+            | Parsed::Informational(_)
+            | Parsed::Trailers(_) => return Err(Fault::Kind { kind: record.kind }),
         };
         Ok(Some((record.exchange, message)))
     }

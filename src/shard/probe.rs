@@ -58,6 +58,7 @@ impl<D: Driver> Probe<D> {
         let mut audit = Audit {
             connections: core.connections.len(),
             exchanges: core.exchanges.len(),
+            queued: core.queue.len(),
             dirty: core.dirty.len(),
             ..Audit::default()
         };
@@ -81,25 +82,25 @@ impl<D: Driver> Probe<D> {
             .collect();
         let mut with_workers = 0;
         for (link, who, leased_chunks) in links {
-            let exchanges = core.exchanges.of_link(link);
-            with_workers += exchanges.len();
-            audit.links.push(LinkAudit { who, exchanges: exchanges.len(), leased_chunks });
-            for index in exchanges {
-                let Some(exchange) = core.exchanges.get_mut(index) else { continue };
-                audit.backlog_max = audit.backlog_max.max(exchange.backlog.len());
-                if exchange.upload_credit > EXCHANGE_WINDOW || exchange.credit_due() > EXCHANGE_WINDOW {
-                    return Err(format!("exchange {index} has more credit than there is"));
-                }
-                if exchange.connection != owners.remove(&index) {
-                    return Err(format!("exchange {index} and its connection disagree"));
-                }
+            let exchanges = core.exchanges.of_link(link).len();
+            with_workers += exchanges;
+            audit.links.push(LinkAudit { who, exchanges, leased_chunks });
+        }
+        for (index, exchange) in core.exchanges.iter() {
+            audit.backlog_max = audit.backlog_max.max(exchange.backlog.len());
+            if exchange.upload_credit > EXCHANGE_WINDOW || exchange.credit_due() > EXCHANGE_WINDOW {
+                return Err(format!("exchange {index} has more credit than there is"));
+            }
+            if exchange.connection != owners.remove(&index) {
+                return Err(format!("exchange {index} and its connection disagree"));
             }
         }
         if let Some((exchange, connection)) = owners.pop_first() {
             return Err(format!("connection {connection} waits for exchange {exchange}, which is not there"));
         }
-        if with_workers != core.exchanges.len() {
-            return Err(format!("{} exchanges, {with_workers} of them with a worker", core.exchanges.len()));
+        let all = core.exchanges.len();
+        if with_workers + audit.queued != all {
+            return Err(format!("{all} exchanges, {with_workers} with workers, {} in the queue", audit.queued));
         }
         Ok(audit)
     }

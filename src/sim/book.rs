@@ -3,7 +3,10 @@
 //! Invariant: facts are entered by whoever causes them (client, worker, control), never by looking at the shard; so the
 //! book can contradict the shard.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::plan::{Ask, Plan, Profile, Tag};
 
@@ -22,10 +25,12 @@ pub(super) struct Entry {
     pub(super) takers: Vec<Who>,
     /// The client did something by which it may lose its answer.
     pub(super) forfeited: bool,
-    /// A worker that took it was told to give it up.
-    pub(super) cancelled: bool,
     /// Times that a client read the end of an answer to it.
     pub(super) answers: u32,
+    /// Before its first byte was sent.
+    pub(super) asked_at: Instant,
+    /// A worker wrote something of an answer.
+    pub(super) begun: bool,
 }
 
 /// What happened, counted where it happened.
@@ -38,11 +43,11 @@ pub(super) struct Tally {
     pub(super) crashes: u64,
     pub(super) lies: u64,
     pub(super) noticed: u64,
+    /// CANCEL records for a client that is gone.
     pub(super) cancels: u64,
     pub(super) bad_gateway: u64,
     pub(super) unavailable: u64,
-    pub(super) too_slow: u64,
-    pub(super) timeout: u64,
+    pub(super) overdue: u64,
 }
 
 /// See the module.
@@ -53,6 +58,8 @@ pub(super) struct Book {
     entries: Vec<Entry>,
     /// Workers that crashed, lied or were killed.
     fallen: Vec<Who>,
+    /// Those of them that lied.
+    pub(super) liars: Vec<Who>,
     /// There was a time without a worker that takes requests.
     pub(super) shortage: bool,
     pub(super) draining: bool,
@@ -74,6 +81,7 @@ impl Book {
             profile,
             entries: Vec::new(),
             fallen: Vec::new(),
+            liars: Vec::new(),
             shortage: false,
             draining: false,
             open: Vec::new(),
@@ -113,8 +121,9 @@ impl Book {
             plan,
             takers: Vec::new(),
             forfeited: false,
-            cancelled: false,
             answers: 0,
+            asked_at: self.now,
+            begun: false,
         });
         tag
     }
@@ -145,8 +154,25 @@ impl Book {
         }
     }
 
+    /// A worker wrote something of an answer, and the edge may have seen it.
+    pub(super) fn begun_by_fallen(&mut self, tag: Tag) {
+        if let Some(entry) = self.get_mut(tag) {
+            entry.begun = true;
+        }
+    }
+
+    /// The request may have lasted for too long by now.
+    pub(super) fn may_be_overdue(&self, tag: Tag) -> bool {
+        let lasted = self.get(tag).map_or(Duration::ZERO, |entry| self.now - entry.asked_at);
+        lasted >= self.profile.limits.request_timeout
+    }
+
     pub(super) fn has_fallen(&self, who: Who) -> bool {
         self.fallen.contains(&who)
+    }
+
+    pub(super) fn has_lied(&self, who: Who) -> bool {
+        self.liars.contains(&who)
     }
 
     pub(super) fn anybody_fell(&self) -> bool {

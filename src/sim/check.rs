@@ -3,6 +3,8 @@
 //! Invariant: a rule here is about what can be seen from outside (bytes, records, kicks), or about the numbers of
 //! [`Audit`]; an exception needs a cause that is in the book.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::{
     book::{Book, Who},
     client::Answer,
@@ -12,7 +14,7 @@ use super::{
 };
 use crate::{
     limits,
-    shard::probe::Audit,
+    shard::{Gauges, probe::Audit},
     uring::Wait,
 };
 
@@ -30,20 +32,21 @@ pub(super) fn head(book: &mut Book, tag: Tag, head: &Head) {
     }
     book.tally.by_edge += 1;
     let Some(entry) = book.get(tag) else { return };
-    let forfeited = entry.forfeited;
-    let expected = match (entry.ask.target, head.status) {
+    let (target, forfeited) = (entry.ask.target, entry.forfeited);
+    let expected = match (target, head.status) {
         (Target::Nowhere, 404) | (Target::Malformed, 400) => true,
-        (_, 408) => {
-            book.tally.too_slow += 1;
-            forfeited
-        }
+        (_, 408) => forfeited,
         (Target::Worker, 502) => {
             book.tally.bad_gateway += 1;
             may_fail(book, tag)
         }
         (Target::Worker, 503) => {
             book.tally.unavailable += 1;
-            book.shortage || book.draining
+            book.shortage || book.draining || book.profile.tight
+        }
+        (Target::Worker, 504) => {
+            book.tally.overdue += 1;
+            book.may_be_overdue(tag)
         }
         _ => false,
     };
@@ -55,7 +58,7 @@ pub(super) fn head(book: &mut Book, tag: Tag, head: &Head) {
 /// Bytes of an answer's body.
 pub(super) fn body(book: &mut Book, answer: &Answer, data: &[u8]) {
     let Answer { tag, at, tagged, .. } = *answer;
-    if tagged && !is_body(tag, Side::Response, at, data) && !has_lied(book, tag) {
+    if tagged && !is_body(tag, Side::Response, at, data) && !was_with_fallen(book, tag) {
         book.fail(format!("bytes at {at} that are not of the answer to tag {tag}"));
     }
 }
@@ -73,7 +76,7 @@ pub(super) fn end(book: &mut Book, answer: &Answer) {
     if tagged {
         book.tally.answered += 1;
         // Where the end of the connection is the end of the body, a cut cannot be told.
-        if at != length && !(ask.http10 && may_lose(book, tag)) && !has_lied(book, tag) {
+        if at != length && !(ask.http10 && may_lose(book, tag)) && !was_with_fallen(book, tag) {
             book.fail(format!("tag {tag} was answered {at} bytes of {length}"));
         }
     }
@@ -93,21 +96,29 @@ pub(super) fn cut(book: &mut Book, tag: Tag, previous: Option<Tag>, begun: bool)
     }
 }
 
-/// A worker reads the request's record.
+/// A worker has acknowledged the request's record: a second one only when the first is gone and the method allows it.
 pub(super) fn taken(book: &mut Book, tag: Tag, who: Who) -> Result<(), String> {
+    let repeat = book.profile.limits.repeat;
     let Some(entry) = book.get_mut(tag) else { return Ok(()) };
-    let before = entry.takers.clone();
+    let (before, ask) = (entry.takers.clone(), entry.ask);
     entry.takers.push(who);
-    if before.is_empty() { Ok(()) } else { Err(format!("tag {tag} was with {before:?} before")) }
+    let gone = before.iter().all(|who| book.has_fallen(*who));
+    match before.len() {
+        0 => Ok(()),
+        1 if gone && repeat && ask.is_idempotent() => Ok(()),
+        _ => Err(format!("tag {tag} was with {before:?} before, and it is {}", ask.method)),
+    }
 }
 
 /// A worker is told to give an exchange up.
 pub(super) fn cancel(book: &mut Book, tag: Tag, reason: u8) -> Result<(), String> {
-    let Some(entry) = book.get_mut(tag) else { return Ok(()) };
-    entry.cancelled = true;
-    let gone = entry.forfeited || book.draining || has_lied(book, tag);
+    let Some(entry) = book.get(tag) else { return Ok(()) };
+    // An answer without a body may be whole for its client before it is for its worker.
+    let gone = entry.forfeited || entry.answers > 0 || book.draining || was_with_fallen(book, tag);
     match reason {
         0 if gone => Ok(()),
+        1 if book.may_be_overdue(tag) => Ok(()),
+        2 if book.draining => Ok(()),
         0 => Err(format!("tag {tag} is cancelled, though its client waits")),
         _ => Err(format!("tag {tag} is cancelled for reason {reason}")),
     }
@@ -117,21 +128,26 @@ fn was_with_fallen(book: &Book, tag: Tag) -> bool {
     book.get(tag).is_some_and(|entry| entry.takers.iter().any(|who| book.has_fallen(*who)))
 }
 
-fn has_lied(book: &Book, tag: Tag) -> bool {
-    was_with_fallen(book, tag)
-}
-
-/// A worker that took the request, or in whose ring it may have been, is gone; or it gives up.
+/// The request may be lost: its worker gives it up, lies, or is gone and nobody else may do it.
 fn may_fail(book: &Book, tag: Tag) -> bool {
     let Some(entry) = book.get(tag) else { return false };
-    let untaken = entry.takers.is_empty() && book.anybody_fell();
     let aborted = matches!(entry.plan.shape, Shape::AbortedBefore | Shape::AbortedAfter);
-    untaken || aborted || was_with_fallen(book, tag)
+    let lied = entry.takers.iter().any(|who| book.has_lied(*who));
+    // What lies in a liar's ring counts as taken.
+    let untaken = entry.takers.is_empty() && !book.liars.is_empty();
+    let survives = entry.takers.len() == 1
+        && !entry.begun
+        && book.profile.limits.repeat
+        && entry.ask.is_idempotent()
+        && entry.ask.upload == Upload::None
+        && book.liars.is_empty();
+    aborted || lied || untaken || was_with_fallen(book, tag) && !survives
 }
 
 fn may_lose(book: &Book, tag: Tag) -> bool {
     may_fail(book, tag)
         || book.draining
+        || book.may_be_overdue(tag)
         || book.get(tag).is_some_and(|entry| entry.forfeited)
 }
 
@@ -149,8 +165,9 @@ pub(super) fn turn(
     if wait != Wait::Poll && !completed && audit.dirty > 0 {
         book.fail(format!("asleep beside {} dirty connections", audit.dirty));
     }
-    if wait == Wait::Forever && !completed && audit.connections > 0 {
-        book.fail(format!("asleep for ever beside {} connections", audit.connections));
+    if wait == Wait::Forever && !completed && audit.connections + audit.exchanges > 0 {
+        let (connections, exchanges) = (audit.connections, audit.exchanges);
+        book.fail(format!("asleep for ever beside {connections} connections, {exchanges} exchanges"));
     }
     if leased > 0 {
         book.fail(format!("{leased} receive buffers are kept beyond their turn"));
@@ -196,6 +213,44 @@ pub(super) fn quiet(book: &mut Book, audit: &Audit, workers: &[Worker]) {
     for worker in workers.iter().filter(|worker| worker.state != State::Dead && !worker.hung) {
         if !worker.is_clean() {
             book.fail(format!("worker {:?} is left with something", worker.who));
+        }
+    }
+}
+
+/// The gauges against what was seen outside, once everything is quiet.
+pub(super) fn gauges(book: &mut Book, gauges: &Gauges) {
+    let load = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
+    for (name, gauge) in [
+        ("connections", &gauges.connections),
+        ("exchanges", &gauges.exchanges),
+        ("queued", &gauges.queued),
+        ("chunks", &gauges.chunks),
+    ] {
+        if load(gauge) != 0 {
+            book.fail(format!("the gauge of {name} says {} when all are gone", load(gauge)));
+        }
+    }
+    let tally = book.tally;
+    let to_workers = book.entries().filter(|entry| entry.ask.target == Target::Worker);
+    let taken = book.entries().filter(|entry| !entry.takers.is_empty()).count() as u64;
+    let again = book.entries().filter(|entry| entry.takers.len() > 1).count() as u64;
+    let asked = to_workers.count() as u64;
+    let clean = book.profile.rudeness == 0 && !book.draining;
+    let fell = book.anybody_fell();
+    let aborts = book.profile.aborts;
+    let most = |possible: bool| if possible { asked } else { 0 };
+    for (name, gauge, least, most) in [
+        // Every one that came to its end was begun; without rude clients all were.
+        ("begun", &gauges.begun, if clean { asked - tally.unavailable } else { taken }, asked),
+        ("redispatched", &gauges.redispatched, again, most(fell) * 2),
+        ("failed", &gauges.failed, tally.bad_gateway, most(fell || aborts)),
+        ("overdue", &gauges.overdue, tally.overdue, most(book.profile.limits.request_timeout != limits::NEVER)),
+        ("shed", &gauges.shed, tally.unavailable, most(book.shortage || book.profile.tight)),
+        ("abandoned", &gauges.abandoned, tally.cancels, asked),
+    ] {
+        let value = load(gauge);
+        if value < least || value > most {
+            book.fail(format!("the gauge of {name} says {value}, and it was {least} to {most}"));
         }
     }
 }

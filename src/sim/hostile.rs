@@ -148,6 +148,7 @@ impl Worker {
         book.trace(|| format!("worker {:?} lies: {lie:?}", self.who));
         book.tally.lies += 1;
         book.fell(self.who);
+        book.liars.push(self.who);
         evil_told(&mut self.evil);
         let (id, tag) = job.unwrap_or_default();
         match lie {
@@ -195,7 +196,7 @@ impl Worker {
         let (len, kind) = match lie {
             RecordShort => (self.rng.below(16), kind::BODY),
             RecordLong => (most + 16, kind::BODY),
-            KindUnknown => (16, self.rng.pick(&[8, 99, u16::MAX])),
+            KindUnknown => (16, self.rng.pick(&[10, 99, u16::MAX])),
             KindOfTheEdge => (64, self.rng.pick(&[kind::REQUEST, kind::CANCEL])),
             // Where this does not fill the ring.
             _ if self.wire.place(at + 16) == 0 => (32, kind::PAD),

@@ -26,6 +26,7 @@ mod world;
 use std::{
     os::fd::{AsFd, AsRawFd},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,7 @@ use crate::{
     limits,
     proto::h1,
     shard::{
-        Handle, Listener, Options,
+        Gauges, Handle, Listener, Options,
         probe::{Audit, Probe},
     },
 };
@@ -66,6 +67,7 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
     let mut rng = Rng::new(seed);
     let now = beginning();
     let (sender, reports) = unbounded_channel();
+    let gauges = Arc::new(Gauges::default());
     let (handle, mailbox) = Handle::new(sender).unwrap();
     let doorbell = mailbox.doorbell.try_clone().unwrap();
     let book = Book::new(seed, profile.clone(), now, traced);
@@ -74,6 +76,8 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
     let options = Options {
         shard: 0,
         listeners: vec![Listener { socket: doorbell.into(), address: None }],
+        limits: profile.limits,
+        gauges: Arc::clone(&gauges),
         h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
         spin_max: rng.pick(&[Duration::ZERO, limits::SPIN_MAX]),
         access_log: rng.chance(300),
@@ -91,7 +95,7 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
         };
         let audit = probe.audit();
         let world = probe.driver();
-        if let Some(summary) = judge(world, &audit, drained, &mut told_to_drain)? {
+        if let Some(summary) = judge(world, &audit, &gauges, drained, &mut told_to_drain)? {
             return Ok(summary);
         }
     }
@@ -101,6 +105,7 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
 fn judge(
     world: &mut World,
     audit: &Result<Audit, String>,
+    gauges: &Gauges,
     drained: bool,
     told_to_drain: &mut bool,
 ) -> Result<Option<Summary>, String> {
@@ -114,6 +119,7 @@ fn judge(
                 world.book.fail("everybody is asleep, and clients wait");
             }
             check::quiet(&mut world.book, audit, &world.workers);
+            check::gauges(&mut world.book, gauges);
             if !std::mem::replace(told_to_drain, true) && !world.book.draining {
                 world.drain();
             } else {

@@ -6,7 +6,7 @@
 use std::{sync::OnceLock, time::Duration};
 
 use super::rng::Rng;
-use crate::{ipc::layout::Geometry, limits};
+use crate::{ipc::layout::Geometry, limits, shard::Limits};
 
 /// Names a request in the whole run, from 1.
 pub(super) type Tag = u32;
@@ -243,6 +243,9 @@ pub(super) struct Profile {
     pub(super) retires: bool,
     /// The server is told to stop while clients are at work.
     pub(super) drains_early: bool,
+    pub(super) limits: Limits,
+    /// `limits` may leave a request without a worker.
+    pub(super) tight: bool,
 }
 
 impl Profile {
@@ -270,6 +273,8 @@ impl Profile {
             kick_storms: 0,
             retires: false,
             drains_early: false,
+            limits: Limits::default(),
+            tight: false,
         }
     }
 
@@ -289,6 +294,16 @@ impl Profile {
         profile.kick_storms = rng.pick(&[0, 0, 0, 300]);
         profile.retires = rng.chance(200);
         profile.drains_early = rng.chance(100);
+        profile.limits.repeat = rng.chance(800);
+        if rng.chance(250) {
+            profile.tight = true;
+            profile.limits.inflight_max = rng.pick(&[1, 1, 2, 4]);
+            profile.limits.queue_max = rng.pick(&[0, 1, 3, 100]);
+            profile.limits.queue_timeout = rng.pick(&[Duration::from_secs(1), limits::QUEUE_TIMEOUT]);
+        }
+        if rng.chance(150) {
+            profile.limits.request_timeout = Duration::from_millis(rng.next() % 5000);
+        }
         profile
     }
 

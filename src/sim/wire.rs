@@ -207,6 +207,11 @@ impl Wire {
         self.tail != self.tail_public || self.head != self.head_public
     }
 
+    /// Says at once how far this worker has read; whether the edge waits for the room is looked at by [`Self::publish`].
+    pub(super) fn acknowledge(&mut self) -> Result<(), Crash> {
+        self.store(Word::Head, self.head)
+    }
+
     /// Stores both positions; true when the edge wants a kick for that.
     pub(super) fn publish(&mut self) -> Result<bool, Crash> {
         let passed = |event: u64, old: u64, new: u64| old <= event && event < new;

@@ -168,6 +168,9 @@ impl Worker {
                 book.trace(|| format!("worker {:?} crashes after {} stores", self.who, self.wire.stores));
                 book.tally.crashes += 1;
                 book.fell(self.who);
+                for job in self.jobs.values().filter(|job| job.head_sent) {
+                    book.begun_by_fallen(job.tag);
+                }
                 self.die(kernel);
                 true
             }
@@ -190,7 +193,7 @@ impl Worker {
         let mut acted = false;
         if self.rng.chance(700) {
             let most = self.rng.between(1, 8);
-            acted |= self.take(most, kernel.now, book);
+            acted |= self.take(most, kernel.now, book)?;
         }
         if self.rng.chance(700) {
             let most = self.rng.between(1, 8);
@@ -211,7 +214,7 @@ impl Worker {
 
     /// Everything that there is to do is done, in the order that arming wants.
     fn go_to_sleep(&mut self, kernel: &mut Kernel, book: &mut Book) -> Result<(), Crash> {
-        while self.take(64, kernel.now, book) {}
+        while self.take(64, kernel.now, book)? {}
         self.starved = None;
         while self.produce(64, kernel.now, book)? {}
         self.publish(kernel, book)?;
@@ -260,13 +263,17 @@ impl Worker {
 
     // --- what arrives ---
 
-    fn take(&mut self, most: usize, now: Instant, book: &mut Book) -> bool {
+    fn take(&mut self, most: usize, now: Instant, book: &mut Book) -> Result<bool, Crash> {
         let mut acted = false;
         for _ in 0..most {
             match self.wire.take() {
                 Ok(None) => break,
                 Ok(Some(record)) => {
                     acted = true;
+                    if record.kind == kind::REQUEST {
+                        // Who dies before this has not begun it.
+                        self.wire.acknowledge()?;
+                    }
                     if let Err(what) = self.understand(&record, now, book) {
                         let Raw { kind, flags, exchange, .. } = record;
                         book.fail(format!(
@@ -281,7 +288,7 @@ impl Worker {
                 }
             }
         }
-        acted
+        Ok(acted)
     }
 
     fn understand(&mut self, record: &Raw, now: Instant, book: &mut Book) -> Result<(), String> {
@@ -333,7 +340,7 @@ impl Worker {
                 if again {
                     return Err("cancelled twice".into());
                 }
-                book.tally.cancels += 1;
+                book.tally.cancels += u64::from(payload[0] == 0);
                 check::cancel(book, tag, payload[0])
             }
             _ => Err("no such kind".into()),
@@ -474,12 +481,15 @@ impl Worker {
         }
         self.wire.put(kind::ABORT, 0, id, &[])?;
         book.trace(|| format!("worker {:?} aborts {id:#x}", self.who));
-        self.end(id);
+        self.end(id, book);
         Ok(true)
     }
 
-    fn end(&mut self, id: u64) {
-        self.jobs.remove(&id);
+    fn end(&mut self, id: u64, book: &mut Book) {
+        if let Some(job) = self.jobs.remove(&id) {
+            // Whether the edge has seen that by the time of a crash is not known here.
+            book.begun_by_fallen(job.tag);
+        }
         self.ended.insert(id);
     }
 
@@ -503,23 +513,23 @@ impl Worker {
         let parts: [&[u8]; 2] = [&payload[..16], &payload[16..]];
         self.wire.put(kind::RESPONSE, if end { END } else { 0 }, id, &parts)?;
         book.trace(|| format!("worker {:?} answers {id:#x}, tag {tag}, {first} of {length}", self.who));
-        self.sent(id, first, end);
+        self.sent(id, first, end, book);
         Ok(true)
     }
 
-    fn sent(&mut self, id: u64, bytes: usize, end: bool) {
+    fn sent(&mut self, id: u64, bytes: usize, end: bool, book: &mut Book) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.head_sent = true;
             job.sent += bytes;
             job.credit -= bytes;
         }
         if end {
-            self.end(id);
+            self.end(id, book);
         }
     }
 
     /// The next piece of an answer, inline or in a chunk.
-    fn piece(&mut self, id: u64, book: &Book) -> Result<bool, Crash> {
+    fn piece(&mut self, id: u64, book: &mut Book) -> Result<bool, Crash> {
         let job = &self.jobs[&id];
         let (tag, at, length) = (job.tag, job.sent, job.plan.length);
         let left = length - at;
@@ -554,7 +564,7 @@ impl Worker {
         } else {
             self.wire.put(kind::BODY, flag, id, &[&data])?;
         }
-        self.sent(id, len, end);
+        self.sent(id, len, end, book);
         Ok(true)
     }
 }

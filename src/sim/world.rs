@@ -120,11 +120,6 @@ impl World {
         self.clients.iter().all(|client| client.done)
     }
 
-    /// True when nothing of the control thread's is still to come.
-    pub(super) fn is_settled(&self) -> bool {
-        self.events.is_empty()
-    }
-
     pub(super) fn drain(&mut self) {
         self.book.draining = true;
         self.book.trace(|| "drain".into());

@@ -9,6 +9,8 @@ use crate::{
 
 const HANG: &[u8] = b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n";
 
+const POST: &[u8] = b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nok";
+
 #[test]
 fn a_connection_that_is_closing_does_not_touch_the_exchange_that_got_its_slot() {
     let mut stage = Stage::new();
@@ -61,8 +63,9 @@ fn when_client_and_worker_go_in_one_turn_nothing_is_left() {
     let mut stage = Stage::new();
     for _ in 0..3 {
         let client = stage.connect();
-        stage.send(client, HANG);
+        stage.send(client, POST);
     }
+    while stage.lane.receive().unwrap().is_some() {}
     assert_eq!((stage.load.get(), stage.held()), (3, (3, 3)));
     let client = stage.connect();
     stage.send(client, HANG);
@@ -168,8 +171,9 @@ fn an_exchange_is_on_the_list_of_debtors_once_whoever_had_its_slot_before() {
     let (now, mut last) = (core.clock.now, 0);
     for _ in 0..10 {
         core.exchanges.remove(last);
-        last = core.exchanges.insert(0, 0, now);
-        core.exchanges.get_mut(last).unwrap().cancel_due = true;
+        last = core.exchanges.insert(0, now);
+        let entry = core.exchanges.get_mut(last).unwrap();
+        (entry.link, entry.cancel_due) = (Some(0), Some(Cancellation::ClientGone));
         core.list(last);
     }
     core.settle_debts();
@@ -213,4 +217,34 @@ fn a_whole_answer_is_not_lost_with_the_broken_one_behind_it() {
     assert!(sent.contains("\r\n\r\nwhole") && sent.ends_with("\r\n\r\nbegun"), "{sent}");
     stage.finish(client);
     assert_eq!(stage.held(), (0, 0));
+}
+
+#[test]
+fn early_hints_go_ahead_of_the_response_and_trailers_end_it() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, b"GET /hang HTTP/1.1\r\nhost: test\r\nte: trailers\r\n\r\n");
+    let id = stage.take();
+    let field = Field { name: Span::new(0, 4).unwrap(), value: Span::new(4, 5).unwrap() };
+    let mut head = Response {
+        status: 103,
+        fields: &[field],
+        blob: b"linkvalue",
+        content_length: Some(0),
+        body: b"",
+        end: false,
+    };
+    assert!(stage.lane.send_informational(id, &head).unwrap());
+    stage.respond(id, None, b"body", false);
+    head.end = true;
+    assert!(stage.lane.send_trailers(id, &head).unwrap());
+    stage.publish();
+    let sent = stage.sent(client);
+    assert!(
+        sent.starts_with("HTTP/1.1 103 Early Hints\r\nlink: value\r\n\r\nHTTP/1.1 200 OK\r\n"),
+        "{sent}"
+    );
+    assert!(sent.ends_with("4\r\nbody\r\n0\r\nlink: value\r\n\r\n"), "{sent}");
+    assert_eq!(stage.held(), (1, 0));
+    assert_eq!(stage.load.get(), 0);
 }
