@@ -1,9 +1,10 @@
 //! What is begun ends once: exchanges, connections, load.
 
-use super::script::Stage;
+use super::{Report, script::Stage};
 use crate::{
     ipc::message::{Cancellation, Response, ToWorker},
     limits,
+    pool::WorkerId,
     span::{Field, Span},
 };
 
@@ -136,6 +137,50 @@ fn a_response_that_is_longer_than_it_says_from_the_start_is_a_502() {
     stage.publish();
     assert!(stage.sent(client).starts_with("HTTP/1.1 502 "), "{}", stage.sent(client));
     assert_eq!((stage.load.get(), stage.held()), (0, (1, 0)));
+}
+
+#[test]
+fn a_response_that_turns_out_too_short_is_a_502_as_long_as_nothing_of_it_was_sent() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(10), b"short", true);
+    stage.publish();
+    let sent = stage.sent(client);
+    assert!(sent.starts_with("HTTP/1.1 502 ") && !sent.contains("short"), "{sent}");
+    assert_eq!((stage.load.get(), stage.held().1, stage.gauge(|g| &g.failed)), (0, 0, 1));
+
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(10), b"short", false);
+    stage.publish();
+    assert_eq!(stage.lane.send_body(id, b"", true), Ok(Some(0)));
+    stage.publish();
+    assert!(stage.sent(client).ends_with("\r\n\r\nshort"), "cut off");
+    assert_eq!((stage.load.get(), stage.held().1, stage.gauge(|g| &g.failed)), (0, 0, 2));
+}
+
+#[test]
+fn a_retired_worker_is_reported_when_its_last_exchange_has_ended_and_gets_no_new_one() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    let mut old = stage.attach();
+    stage.retire(0);
+    assert!(stage.reports.try_recv().is_err());
+    let other = stage.connect();
+    stage.send(other, HANG);
+    let next = stage.take();
+    stage.respond(next, Some(2), b"ok", true);
+    stage.publish();
+    std::mem::swap(&mut old, &mut stage.lane);
+    stage.respond(id, Some(2), b"ok", true);
+    stage.publish();
+    let report = stage.reports.try_recv();
+    assert!(matches!(report, Ok(Report::Retired { worker: WorkerId(0), .. })), "{report:?}");
 }
 
 #[test]

@@ -158,12 +158,15 @@ fn a_response_of_which_a_byte_was_sent_is_cut_off_and_not_repeated() {
 fn a_response_of_which_no_byte_was_sent_is_taken_back_and_the_request_repeated() {
     let mut stage = Stage::new();
     let client = stage.connect();
+    // The answer to the first is on its way: what is encoded behind it waits.
+    stage.shard.driver.stuck = true;
     stage.send(client, &[b"GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n".as_slice(), GET].concat());
     let id = stage.take();
     stage.respond(id, Some(100), b"begun", false);
     stage.publish();
     stage.worker_dies();
     stage.unstick();
+    assert_eq!(stage.gauge(|g| &g.redispatched), 1, "{}", stage.sent(client));
     stage.attach();
     let (id, _) = stage.take_tagged();
     stage.respond(id, Some(2), b"ok", true);
