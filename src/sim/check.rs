@@ -231,17 +231,18 @@ pub(super) fn gauges(book: &mut Book, gauges: &Gauges) {
         }
     }
     let tally = book.tally;
-    let to_workers = book.entries().filter(|entry| entry.ask.target == Target::Worker);
+    let to_workers = || book.entries().filter(|entry| entry.ask.target == Target::Worker);
+    let waited_for = to_workers().filter(|entry| !entry.forfeited).count() as u64;
     let taken = book.entries().filter(|entry| !entry.takers.is_empty()).count() as u64;
     let again = book.entries().filter(|entry| entry.takers.len() > 1).count() as u64;
-    let asked = to_workers.count() as u64;
+    let asked = to_workers().count() as u64;
     let clean = book.profile.rudeness == 0 && !book.draining;
     let fell = book.anybody_fell();
     let aborts = book.profile.aborts;
     let most = |possible: bool| if possible { asked } else { 0 };
     for (name, gauge, least, most) in [
         // Every one that came to its end was begun; without rude clients all were.
-        ("begun", &gauges.begun, if clean { asked - tally.unavailable } else { taken }, asked),
+        ("begun", &gauges.begun, if clean { waited_for.saturating_sub(tally.unavailable) } else { taken }, asked),
         ("redispatched", &gauges.redispatched, again, most(fell) * 2),
         ("failed", &gauges.failed, tally.bad_gateway, most(fell || aborts)),
         ("overdue", &gauges.overdue, tally.overdue, most(book.profile.limits.request_timeout != limits::NEVER)),
