@@ -32,7 +32,8 @@ pub mod shard;
 #[cfg(feature = "server")]
 pub mod uring;
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod sim;
 #[cfg(all(test, feature = "server"))]
 mod tidy;

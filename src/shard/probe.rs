@@ -66,10 +66,10 @@ impl<D: Driver> Probe<D> {
         for (index, connection) in &core.connections {
             audit.input_max = audit.input_max.max(connection.input.len());
             audit.output_max = audit.output_max.max(connection.unsent());
-            if let Some(exchange) = connection.exchange() {
-                if let Some(other) = owners.insert(exchange, index) {
-                    return Err(format!("connections {other} and {index} share exchange {exchange}"));
-                }
+            if let Some(exchange) = connection.exchange()
+                && let Some(other) = owners.insert(exchange, index)
+            {
+                return Err(format!("connections {other} and {index} share exchange {exchange}"));
             }
         }
         let links: Vec<_> = core
@@ -96,11 +96,16 @@ impl<D: Driver> Probe<D> {
             }
         }
         if let Some((exchange, connection)) = owners.pop_first() {
-            return Err(format!("connection {connection} waits for exchange {exchange}, which is not there"));
+            return Err(format!(
+                "connection {connection} waits for exchange {exchange}, which is not there"
+            ));
         }
         let all = core.exchanges.len();
         if with_workers + audit.queued != all {
-            return Err(format!("{all} exchanges, {with_workers} with workers, {} in the queue", audit.queued));
+            return Err(format!(
+                "{all} exchanges, {with_workers} with workers, {} in the queue",
+                audit.queued
+            ));
         }
         Ok(audit)
     }

@@ -26,7 +26,10 @@ pub(super) fn head(book: &mut Book, tag: Tag, head: &Head) {
             return book.fail(format!("tag {tag} was answered with tag {other}"));
         }
         if head.status != entry.plan.status && !was_with_fallen(book, tag) {
-            book.fail(format!("tag {tag} was answered {} instead of {}", head.status, entry.plan.status));
+            book.fail(format!(
+                "tag {tag} was answered {} instead of {}",
+                head.status, entry.plan.status
+            ));
         }
         return;
     }
@@ -87,7 +90,9 @@ pub(super) fn end(book: &mut Book, answer: &Answer) {
 pub(super) fn cut(book: &mut Book, tag: Tag, previous: Option<Tag>, begun: bool) {
     book.tally.cut += 1;
     let spoilt = |previous: Tag| {
-        let early = book.get(previous).is_some_and(|entry| entry.plan.early && entry.ask.upload != Upload::None);
+        let early = book
+            .get(previous)
+            .is_some_and(|entry| entry.plan.early && entry.ask.upload != Upload::None);
         early || may_fail(book, previous)
     };
     if !may_lose(book, tag) && !previous.is_some_and(spoilt) {
@@ -167,7 +172,9 @@ pub(super) fn turn(
     }
     if wait == Wait::Forever && !completed && audit.connections + audit.exchanges > 0 {
         let (connections, exchanges) = (audit.connections, audit.exchanges);
-        book.fail(format!("asleep for ever beside {connections} connections, {exchanges} exchanges"));
+        book.fail(format!(
+            "asleep for ever beside {connections} connections, {exchanges} exchanges"
+        ));
     }
     if leased > 0 {
         book.fail(format!("{leased} receive buffers are kept beyond their turn"));
@@ -242,10 +249,20 @@ pub(super) fn gauges(book: &mut Book, gauges: &Gauges) {
     let most = |possible: bool| if possible { asked } else { 0 };
     for (name, gauge, least, most) in [
         // Every one that came to its end was begun; without rude clients all were.
-        ("begun", &gauges.begun, if clean { waited_for.saturating_sub(tally.unavailable) } else { taken }, asked),
+        (
+            "begun",
+            &gauges.begun,
+            if clean { waited_for.saturating_sub(tally.unavailable) } else { taken },
+            asked,
+        ),
         ("redispatched", &gauges.redispatched, again, most(fell) * 2),
         ("failed", &gauges.failed, tally.bad_gateway, most(fell || aborts)),
-        ("overdue", &gauges.overdue, tally.overdue, most(book.profile.limits.request_timeout != limits::NEVER)),
+        (
+            "overdue",
+            &gauges.overdue,
+            tally.overdue,
+            most(book.profile.limits.request_timeout != limits::NEVER),
+        ),
         ("shed", &gauges.shed, tally.unavailable, most(book.shortage || book.profile.tight)),
         ("abandoned", &gauges.abandoned, tally.cancels, asked),
     ] {

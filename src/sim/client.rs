@@ -71,7 +71,13 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(mut rng: Rng, requests: usize, rudeness: usize, now: Instant) -> Self {
         let manner = if rng.chance(rudeness) {
-            rng.pick(&[Manner::Slow, Manner::Sleepy, Manner::HalfCloser, Manner::Rude, Manner::Rude])
+            rng.pick(&[
+                Manner::Slow,
+                Manner::Sleepy,
+                Manner::HalfCloser,
+                Manner::Rude,
+                Manner::Rude,
+            ])
         } else {
             Manner::Polite
         };
@@ -114,11 +120,10 @@ impl Client {
             }
             return true;
         };
-        let acted = if self.rng.chance(500) {
-            self.read(id, kernel, book) || self.write(id, kernel, book)
-        } else {
-            self.write(id, kernel, book) || self.read(id, kernel, book)
-        };
+        let read_first = self.rng.chance(500);
+        let acted = read_first && self.read(id, kernel, book)
+            || self.write(id, kernel, book)
+            || !read_first && self.read(id, kernel, book);
         if acted {
             book.progress();
             self.rest(kernel.now, book);
@@ -361,7 +366,9 @@ impl Client {
     }
 
     fn answered(&mut self, book: &mut Book) {
-        let (Some(answer), Some(tag)) = (self.answer.take(), self.pending.pop_front()) else { return };
+        let (Some(answer), Some(tag)) = (self.answer.take(), self.pending.pop_front()) else {
+            return;
+        };
         check::end(book, &answer);
         self.previous = Some(tag);
         book.trace(|| format!("tag {tag}: answered, {} bytes", answer.at));
@@ -375,7 +382,7 @@ impl Client {
     fn ended(&mut self, book: &mut Book) {
         if self.parser.is_to_close() {
             self.answered(book);
-        } else if !(self.parser.may_end() && self.parser.is_empty()) || !self.pending.is_empty() {
+        } else {
             if let Some(&tag) = self.pending.front() {
                 check::cut(book, tag, self.previous, self.answer.is_some());
             } else if !self.parser.is_empty() && !self.is_bodiless(book, self.previous) {

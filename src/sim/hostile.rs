@@ -61,11 +61,39 @@ use Lie::{
 };
 
 const ALL: [Lie; 33] = [
-    TailBack, TailAhead, TailOdd, TailGarbage, HeadBack, HeadAhead, HeadOdd, RecordShort, RecordLong,
-    KindUnknown, KindOfTheEdge, PadInside, CreditTorn, CreditBeyond, CreditHuge, BodyFirst, BodyBeyond,
-    ResponseTwice, ResponseTorn, ChunkIndex, ChunkLength, ChunkAgain, ReleaseForeign, ReleaseTorn,
-    ExchangeZero, ExchangeFuture, ExchangeForeign, ExchangeStale, EndTwice, FieldBad, StatusBad,
-    LengthBad, EventsWild,
+    TailBack,
+    TailAhead,
+    TailOdd,
+    TailGarbage,
+    HeadBack,
+    HeadAhead,
+    HeadOdd,
+    RecordShort,
+    RecordLong,
+    KindUnknown,
+    KindOfTheEdge,
+    PadInside,
+    CreditTorn,
+    CreditBeyond,
+    CreditHuge,
+    BodyFirst,
+    BodyBeyond,
+    ResponseTwice,
+    ResponseTorn,
+    ChunkIndex,
+    ChunkLength,
+    ChunkAgain,
+    ReleaseForeign,
+    ReleaseTorn,
+    ExchangeZero,
+    ExchangeFuture,
+    ExchangeForeign,
+    ExchangeStale,
+    EndTwice,
+    FieldBad,
+    StatusBad,
+    LengthBad,
+    EventsWild,
 ];
 
 impl Lie {
@@ -73,16 +101,37 @@ impl Lie {
     fn must_be_noticed(self) -> bool {
         !matches!(
             self,
-            TailGarbage | HeadBack | HeadAhead | HeadOdd | ExchangeForeign | ExchangeStale | EndTwice | FieldBad
-                | StatusBad | LengthBad | EventsWild
+            TailGarbage
+                | HeadBack
+                | HeadAhead
+                | HeadOdd
+                | ExchangeForeign
+                | ExchangeStale
+                | EndTwice
+                | FieldBad
+                | StatusBad
+                | LengthBad
+                | EventsWild
         )
     }
 
     fn needs_a_job(self) -> bool {
         matches!(
             self,
-            CreditTorn | CreditBeyond | CreditHuge | BodyFirst | BodyBeyond | ResponseTwice | ResponseTorn
-                | ChunkIndex | ChunkLength | ChunkAgain | FieldBad | StatusBad | LengthBad | EndTwice
+            CreditTorn
+                | CreditBeyond
+                | CreditHuge
+                | BodyFirst
+                | BodyBeyond
+                | ResponseTwice
+                | ResponseTorn
+                | ChunkIndex
+                | ChunkLength
+                | ChunkAgain
+                | FieldBad
+                | StatusBad
+                | LengthBad
+                | EndTwice
         )
     }
 }
@@ -209,8 +258,7 @@ impl Worker {
 
     fn tell_by_record(&mut self, lie: Lie, id: u64, tag: Tag) -> Result<(), Crash> {
         let credit = |bytes: usize| (bytes as u64).to_ne_bytes();
-        let reference =
-            |index: u32, len: u32| [index.to_ne_bytes(), len.to_ne_bytes()].concat();
+        let reference = |index: u32, len: u32| [index.to_ne_bytes(), len.to_ne_bytes()].concat();
         let geometry = self.wire.geometry();
         let count = u32::try_from(geometry.chunk_count()).unwrap();
         let size = u32::try_from(geometry.chunk_size()).unwrap();

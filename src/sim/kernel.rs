@@ -384,7 +384,8 @@ impl Kernel {
         }
         if self.rng.chance(self.noise / 2) {
             self.accept = None;
-            let error = self.rng.pick(&[Errno::CONNABORTED, Errno::MFILE, Errno::NOMEM, Errno::INTR]);
+            let error =
+                self.rng.pick(&[Errno::CONNABORTED, Errno::MFILE, Errno::NOMEM, Errno::INTR]);
             self.complete(op.token, Event::Failed(error), false);
             return true;
         }
@@ -423,7 +424,10 @@ impl Kernel {
                     let most = socket.up.len().min(self.recv_size);
                     let len = if self.rng.chance(700) { most } else { self.rng.between(1, most) };
                     self.leases[lease] = Some(socket.up.take(len));
-                    Ok(Lease { id: u16::try_from(lease).unwrap(), len: u32::try_from(len).unwrap() })
+                    Ok(Lease {
+                        id: u16::try_from(lease).unwrap(),
+                        len: u32::try_from(len).unwrap(),
+                    })
                 }
             }
         } else if socket.up_fin {

@@ -17,6 +17,7 @@ mod hostile;
 mod http;
 mod kernel;
 mod plan;
+mod reply;
 mod rng;
 mod tests;
 mod wire;
@@ -160,7 +161,10 @@ fn text_of(payload: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or("without words").chars().take(500).collect()
 }
 
-#[expect(clippy::disallowed_methods, reason = "time has to begin somewhere; only differences are looked at")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "time has to begin somewhere; only differences are looked at"
+)]
 fn beginning() -> Instant {
     Instant::now()
 }

@@ -110,7 +110,8 @@ impl Ask {
     }
 
     pub(super) fn draw(rng: &mut Rng, profile: &Profile) -> Self {
-        let method = rng.pick(&["GET", "GET", "GET", "HEAD", "POST", "POST", "POST", "PUT", "DELETE"]);
+        let method =
+            rng.pick(&["GET", "GET", "GET", "HEAD", "POST", "POST", "POST", "PUT", "DELETE"]);
         let mut ask = Self {
             method,
             upload: Upload::None,
@@ -299,7 +300,8 @@ impl Profile {
             profile.tight = true;
             profile.limits.inflight_max = rng.pick(&[1, 1, 2, 4]);
             profile.limits.queue_max = rng.pick(&[0, 1, 3, 100]);
-            profile.limits.queue_timeout = rng.pick(&[Duration::from_secs(1), limits::QUEUE_TIMEOUT]);
+            profile.limits.queue_timeout =
+                rng.pick(&[Duration::from_secs(1), limits::QUEUE_TIMEOUT]);
         }
         if rng.chance(150) {
             profile.limits.request_timeout = Duration::from_millis(rng.next() % 5000);
@@ -313,7 +315,9 @@ impl Profile {
             10..60 => rng.between(1, 600),
             60..85 => rng.between(600, 20_000),
             85..97 if self.big_bodies => rng.between(20_000, 150_000),
-            97.. if self.big_bodies => rng.between(limits::EXCHANGE_WINDOW, 2 * limits::EXCHANGE_WINDOW),
+            97.. if self.big_bodies => {
+                rng.between(limits::EXCHANGE_WINDOW, 2 * limits::EXCHANGE_WINDOW)
+            }
             _ => rng.between(10_000, 40_000),
         }
     }

@@ -56,9 +56,9 @@ fn small(workers: usize) -> Profile {
 fn crash_everywhere(seed: u64, workers: usize) {
     for stores in 0.. {
         let profile = Profile { crash_after: Some(stores), ..small(workers) };
-        let summary = match run(seed, &profile, false) {
-            Ok(summary) => summary,
-            Err(_) => panic!("seed {seed}, {stores} stores: {:?}", run(seed, &profile, true)),
+        let Ok(summary) = run(seed, &profile, false) else {
+            let story = run(seed, &profile, true).err().unwrap_or_default();
+            panic!("seed {seed}, {stores} stores: {story}");
         };
         if summary.tally.crashes == 0 {
             assert!(stores > 100, "a script of {stores} stores");
@@ -145,9 +145,14 @@ fn seeds_of_the_environment_hold() {
         let list: String = failures
             .iter()
             .take(20)
-            .map(|(seed, what)| format!("seed {seed}: {:.160}\n", what.lines().next().unwrap_or("")))
+            .map(|(seed, what)| {
+                format!("seed {seed}: {:.160}\n", what.lines().next().unwrap_or(""))
+            })
             .collect();
         let story = run_seed(*seed, true).err().unwrap_or_else(|| "not again".into());
-        panic!("{} of {count}\n{list}\nseed {seed}: {story}\nrepeat: make sim SEED={seed} SEEDS=1", failures.len());
+        panic!(
+            "{} of {count}\n{list}\nseed {seed}: {story}\nrepeat: make sim SEED={seed} SEEDS=1",
+            failures.len()
+        );
     }
 }

@@ -62,7 +62,17 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(own: Arc<Segment>, peer: Arc<Segment>, fuse: Option<u64>) -> Self {
         let geometry = own.geometry();
-        Self { own, peer, geometry, head: 0, head_public: 0, tail: 0, tail_public: 0, stores: 0, fuse }
+        Self {
+            own,
+            peer,
+            geometry,
+            head: 0,
+            head_public: 0,
+            tail: 0,
+            tail_public: 0,
+            stores: 0,
+            fuse,
+        }
     }
 
     pub(super) fn geometry(&self) -> Geometry {

@@ -181,7 +181,9 @@ impl World {
         while let Ok(report) = self.reports.try_recv() {
             match report {
                 Report::AccessLog(_) | Report::Started { .. } | Report::Drained { .. } => {}
-                Report::Failed { error, .. } => self.book.fail(format!("the shard failed: {error}")),
+                Report::Failed { error, .. } => {
+                    self.book.fail(format!("the shard failed: {error}"))
+                }
                 Report::Faulty { worker, incarnation, fault } => {
                     let who = (worker.0, incarnation.0);
                     self.book.trace(|| format!("worker {who:?} is reported: {fault}"));
@@ -393,11 +395,19 @@ impl World {
             }
             let (tail, head) = (worker.wire.ours(Word::Tail), worker.wire.theirs(Word::Head));
             if tail != head {
-                self.book.fail(format!("asleep beside {} unread bytes of {:?}", tail - head, worker.who));
+                self.book.fail(format!(
+                    "asleep beside {} unread bytes of {:?}",
+                    tail - head,
+                    worker.who
+                ));
             }
             // A liar's wishes are not its own.
             let honest = !worker.evil.as_ref().is_some_and(Evil::was_told);
-            if honest && worker.state == State::Asleep && worker.wire.is_owed_a_kick() && !worker.look(sabotage) {
+            if honest
+                && worker.state == State::Asleep
+                && worker.wire.is_owed_a_kick()
+                && !worker.look(sabotage)
+            {
                 self.book.fail(format!("worker {:?} sleeps, and was not kicked", worker.who));
             }
         }
