@@ -91,6 +91,8 @@ pub const CHUNK_SIZE: usize = 64 * 1024;
 pub const CHUNK_COUNT: usize = 64;
 /// Body bytes that one side may send on an exchange before the other gave credit.
 pub const EXCHANGE_WINDOW: usize = 4 * CHUNK_SIZE;
+/// Bytes of one response that a handler may have queued in its worker before its next write waits.
+pub const OUTPUT_QUEUED_MAX: usize = CHUNK_SIZE;
 /// Records that one drain takes from one lane before the others get their turn.
 pub const DRAIN_RECORDS_MAX: usize = 256;
 
@@ -176,6 +178,7 @@ const _: () = assert!(TRAILERS_SIZE_MAX < u16::MAX as usize);
 const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX < u16::MAX as usize);
 const _: () = assert!(CHUNK_SIZE_DIGITS_MAX as u32 * 4 <= u64::BITS);
 const _: () = assert!(EXCHANGE_WINDOW <= CHUNK_COUNT * CHUNK_SIZE);
+const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);
 // Multishot operations complete more often than they are submitted.
 const _: () = assert!(COMPLETIONS_MAX >= 4 * SUBMISSIONS_MAX);
 // The kernel's own bounds for queues and for a ring of provided buffers.

@@ -192,9 +192,16 @@ impl EdgeSide {
         self.with(py, shard, |lane| lane.send_credit(id, bytes))
     }
 
-    #[pyo3(signature = (id, *, shard = 0))]
-    fn send_cancel(&self, py: Python<'_>, id: u64, shard: usize) -> PyResult<bool> {
-        self.with(py, shard, |lane| lane.send_cancel(id, Cancellation::ClientGone))
+    /// `why`: "gone", "deadline" or "leaving".
+    #[pyo3(signature = (id, why = "gone", *, shard = 0))]
+    fn send_cancel(&self, py: Python<'_>, id: u64, why: &str, shard: usize) -> PyResult<bool> {
+        let why = match why {
+            "gone" => Cancellation::ClientGone,
+            "deadline" => Cancellation::DeadlinePassed,
+            "leaving" => Cancellation::ServerLeaves,
+            _ => return Err(PyValueError::new_err("no such reason")),
+        };
+        self.with(py, shard, |lane| lane.send_cancel(id, why))
     }
 
     /// True when the worker was kicked.

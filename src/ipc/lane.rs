@@ -42,6 +42,8 @@ struct Lane {
     /// The shortest payload that found no room in the ring since there last was enough for it.
     starved: Option<usize>,
     kicks: u64,
+    /// The peer wanted a kick, and the system had no memory for it.
+    kick_due: bool,
 }
 
 impl Lane {
@@ -58,6 +60,7 @@ impl Lane {
             to_release: Vec::new(),
             starved: None,
             kicks: 0,
+            kick_due: false,
         }
     }
 
@@ -196,11 +199,16 @@ impl Lane {
         self.give_back()?;
         let wanted = publish(&mut self.tx, &mut self.rx);
         if wanted {
-            self.kicks += 1;
-            // An eventfd write fails only for a descriptor that is none, which `Doorbell` rules out.
-            self.bell.kick().unwrap_or_else(|error| panic!("kicking a doorbell: {error}"));
+            self.kick();
         }
         Ok(wanted)
+    }
+
+    fn kick(&mut self) {
+        // Any other failure is that of a descriptor that is none, which `Doorbell` rules out.
+        let rung = self.bell.kick();
+        self.kick_due = !rung.unwrap_or_else(|error| panic!("kicking a doorbell: {error}"));
+        self.kicks += u64::from(!self.kick_due);
     }
 
     /// True when there is something to do instead of sleeping.
@@ -213,7 +221,11 @@ impl Lane {
             Some(payload_len) => self.tx.arm_space(payload_len)?,
             None => self.tx.unpublished(),
         };
-        let awake = room || self.rx.arm();
+        if self.kick_due {
+            self.kick();
+        }
+        // Whoever still owes a kick does not sleep on it.
+        let awake = room || self.kick_due || self.rx.arm();
         if awake {
             self.disarm();
         }
