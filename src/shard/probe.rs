@@ -91,6 +91,9 @@ impl<D: Driver> Probe<D> {
             if exchange.upload_credit > EXCHANGE_WINDOW || exchange.credit_due() > EXCHANGE_WINDOW {
                 return Err(format!("exchange {index} has more credit than there is"));
             }
+            if exchange.link.is_none() && exchange.connection.is_none() {
+                return Err(format!("exchange {index} waits for a worker, and nobody for it"));
+            }
             if exchange.connection != owners.remove(&index) {
                 return Err(format!("exchange {index} and its connection disagree"));
             }

@@ -7,9 +7,10 @@ use super::{
     book::Book,
     kernel::Kernel,
     plan::Tag,
+    reply::response,
     rng::Rng,
     wire::{CHUNK, Crash, END, kind},
-    worker::{Worker, response},
+    worker::Worker,
 };
 use crate::{ipc::layout::Word, limits::EXCHANGE_WINDOW};
 
@@ -60,43 +61,43 @@ use Lie::{
     TailAhead, TailBack, TailGarbage, TailOdd,
 };
 
-const ALL: [Lie; 33] = [
-    TailBack,
-    TailAhead,
-    TailOdd,
-    TailGarbage,
-    HeadBack,
-    HeadAhead,
-    HeadOdd,
-    RecordShort,
-    RecordLong,
-    KindUnknown,
-    KindOfTheEdge,
-    PadInside,
-    CreditTorn,
-    CreditBeyond,
-    CreditHuge,
-    BodyFirst,
-    BodyBeyond,
-    ResponseTwice,
-    ResponseTorn,
-    ChunkIndex,
-    ChunkLength,
-    ChunkAgain,
-    ReleaseForeign,
-    ReleaseTorn,
-    ExchangeZero,
-    ExchangeFuture,
-    ExchangeForeign,
-    ExchangeStale,
-    EndTwice,
-    FieldBad,
-    StatusBad,
-    LengthBad,
-    EventsWild,
-];
-
 impl Lie {
+    pub(super) const ALL: [Self; 33] = [
+        TailBack,
+        TailAhead,
+        TailOdd,
+        TailGarbage,
+        HeadBack,
+        HeadAhead,
+        HeadOdd,
+        RecordShort,
+        RecordLong,
+        KindUnknown,
+        KindOfTheEdge,
+        PadInside,
+        CreditTorn,
+        CreditBeyond,
+        CreditHuge,
+        BodyFirst,
+        BodyBeyond,
+        ResponseTwice,
+        ResponseTorn,
+        ChunkIndex,
+        ChunkLength,
+        ChunkAgain,
+        ReleaseForeign,
+        ReleaseTorn,
+        ExchangeZero,
+        ExchangeFuture,
+        ExchangeForeign,
+        ExchangeStale,
+        EndTwice,
+        FieldBad,
+        StatusBad,
+        LengthBad,
+        EventsWild,
+    ];
+
     /// The shard cannot but see it.
     fn must_be_noticed(self) -> bool {
         !matches!(
@@ -146,8 +147,9 @@ pub(super) struct Evil {
 }
 
 impl Evil {
-    pub(super) fn draw(rng: &mut Rng) -> Self {
-        Self { lie: rng.pick(&ALL), patience: rng.below(60), told: false }
+    pub(super) fn draw(rng: &mut Rng, lie: Option<Lie>) -> Self {
+        let any = rng.pick(&Lie::ALL);
+        Self { lie: lie.unwrap_or(any), patience: rng.below(60), told: false }
     }
 
     /// It was told, and the shard had to notice.
@@ -274,9 +276,9 @@ impl Worker {
             BodyFirst => wire.put(kind::BODY, 0, id, &[b"first"]),
             BodyBeyond => {
                 wire.put(kind::RESPONSE, 0, id, &[&answer])?;
-                // More than the window, out of one chunk that is named again and again.
-                for _ in 0..=EXCHANGE_WINDOW / geometry.chunk_size() {
-                    wire.put(kind::BODY, CHUNK, id, &[&reference(0, size)])?;
+                // Where the arena is larger than the window no chunk is named twice.
+                for index in (0..count).cycle().take(EXCHANGE_WINDOW / geometry.chunk_size() + 1) {
+                    wire.put(kind::BODY, CHUNK, id, &[&reference(index, size)])?;
                 }
                 Ok(())
             }

@@ -48,11 +48,7 @@ impl Parser {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// True when the end of the connection is no surprise to this response, or there is none.
-    pub(super) fn may_end(&self) -> bool {
-        matches!(self.state, State::Head | State::ToClose)
-    }
-
+    /// The end of the connection is the end of the body.
     pub(super) fn is_to_close(&self) -> bool {
         self.state == State::ToClose
     }

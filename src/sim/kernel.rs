@@ -109,6 +109,8 @@ struct Watch {
     poll: Option<Op>,
     /// A completion said so.
     told: bool,
+    /// It was polled once.
+    known: bool,
 }
 
 /// See the module.
@@ -205,7 +207,14 @@ impl Kernel {
     }
 
     pub(super) fn watch(&mut self, fd: RawFd) -> usize {
-        self.watches.push(Watch { fd, ready: false, edge: false, poll: None, told: false });
+        self.watches.push(Watch {
+            fd,
+            ready: false,
+            edge: false,
+            poll: None,
+            told: false,
+            known: false,
+        });
         self.watches.len() - 1
     }
 
@@ -216,7 +225,12 @@ impl Kernel {
         watch.edge = true;
     }
 
-    /// The shard polls this, so it has taken its owner in.
+    /// The shard has polled this once, so it has taken its owner in.
+    pub(super) fn is_known(&self, watch: usize) -> bool {
+        self.watches[watch].known
+    }
+
+    /// The shard would be woken by it.
     pub(super) fn is_polled(&self, watch: usize) -> bool {
         self.watches[watch].poll.is_some()
     }
@@ -261,6 +275,7 @@ impl Kernel {
             .expect("a descriptor that can be polled");
         assert!(watch.poll.is_none(), "one poll at a time");
         watch.poll = Some(Op { token, cancelled: false });
+        watch.known = true;
         // poll(2) looks before it waits.
         watch.edge |= watch.ready;
     }

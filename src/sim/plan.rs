@@ -5,7 +5,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use super::rng::Rng;
+use super::{hostile::Lie, rng::Rng};
 use crate::{ipc::layout::Geometry, limits, shard::Limits};
 
 /// Names a request in the whole run, from 1.
@@ -177,6 +177,8 @@ impl Plan {
             _ => profile.length(&mut rng),
         };
         let think = match rng.below(100) {
+            // Long enough for a queue.
+            0..20 if profile.tight => Duration::from_millis(rng.next() % 2500),
             0..60 => Duration::ZERO,
             60..98 => Duration::from_micros(rng.next() % 20_000),
             _ if profile.long_thinks => Duration::from_millis(rng.next() % 70_000),
@@ -239,6 +241,8 @@ pub(super) struct Profile {
     pub(super) crashes: usize,
     /// Chance that an incarnation lies at some time, in a thousand.
     pub(super) lies: usize,
+    /// Which lie, instead of any.
+    pub(super) lie: Option<Lie>,
     pub(super) lost_kicks: usize,
     pub(super) kick_storms: usize,
     pub(super) retires: bool,
@@ -270,6 +274,7 @@ impl Profile {
             crash_after: None,
             crashes: 0,
             lies: 0,
+            lie: None,
             lost_kicks: 0,
             kick_storms: 0,
             retires: false,
@@ -301,7 +306,7 @@ impl Profile {
             profile.limits.inflight_max = rng.pick(&[1, 1, 2, 4]);
             profile.limits.queue_max = rng.pick(&[0, 1, 3, 100]);
             profile.limits.queue_timeout =
-                rng.pick(&[Duration::from_secs(1), limits::QUEUE_TIMEOUT]);
+                rng.pick(&[Duration::from_millis(20), limits::QUEUE_TIMEOUT]);
         }
         if rng.chance(150) {
             profile.limits.request_timeout = Duration::from_millis(rng.next() % 5000);

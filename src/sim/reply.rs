@@ -15,7 +15,12 @@ use crate::limits::INLINE_BODY_SIZE_MAX;
 
 impl Worker {
     /// Writes some records; false when there is none to write.
-    pub(super) fn produce(&mut self, most: usize, now: Instant, book: &mut Book) -> Result<bool, Crash> {
+    pub(super) fn produce(
+        &mut self,
+        most: usize,
+        now: Instant,
+        book: &mut Book,
+    ) -> Result<bool, Crash> {
         let mut acted = false;
         let ids: Vec<u64> = self.jobs.keys().copied().collect();
         let first = self.rng.below(ids.len());

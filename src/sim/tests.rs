@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use super::{
     Summary,
+    hostile::Lie,
     plan::{Profile, Sabotage},
     rng::Rng,
     run, run_seed,
 };
+use crate::ipc::layout::Geometry;
 
 /// Runs these seeds and fails with the first that must not be, and how to repeat it.
 fn run_seeds(seeds: impl Iterator<Item = u64>) -> Vec<Summary> {
@@ -77,6 +79,25 @@ fn a_worker_may_crash_after_any_store() {
 fn a_worker_may_crash_after_any_store_of_another_script() {
     crash_everywhere(13, 1);
     crash_everywhere(14, 2);
+}
+
+#[test]
+fn no_lie_hurts_anybody_but_the_liar() {
+    for lie in Lie::ALL {
+        let mut told = 0;
+        for seed in 0..4 {
+            let mut profile = Profile::calm(&mut Rng::new(seed));
+            profile.geometry = Geometry::new(256 * 1024, 64 * 1024, 5).unwrap();
+            (profile.lies, profile.lie) = (500, Some(lie));
+            (profile.clients, profile.requests, profile.workers) = (4, 4, 2);
+            let Ok(summary) = run(seed, &profile, false) else {
+                let story = run(seed, &profile, true).err().unwrap_or_default();
+                panic!("{lie:?}, seed {seed}: {story}");
+            };
+            told += summary.tally.lies;
+        }
+        assert!(told > 0, "{lie:?} was never told");
+    }
 }
 
 /// What the checker says when this is broken on purpose.

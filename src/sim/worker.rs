@@ -14,31 +14,28 @@ use super::{
     check,
     hostile::Evil,
     kernel::Kernel,
-    plan::{Plan, Sabotage, Shape, Side, Tag, body, is_body},
+    plan::{Plan, Sabotage, Side, Tag, is_body},
     rng::Rng,
     wire::{CHUNK, Crash, END, Raw, Wire, kind},
 };
-use crate::{
-    limits::{EXCHANGE_WINDOW, INLINE_BODY_SIZE_MAX},
-    pool::Load,
-};
+use crate::{limits::EXCHANGE_WINDOW, pool::Load};
 
 /// An exchange that this worker works on.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) tag: Tag,
-    plan: Plan,
-    ready_at: Instant,
-    expected: usize,
-    received: usize,
-    request_ended: bool,
+    pub(super) plan: Plan,
+    pub(super) ready_at: Instant,
+    pub(super) expected: usize,
+    pub(super) received: usize,
+    pub(super) request_ended: bool,
     /// Bytes that were received and not credited.
-    owed: usize,
+    pub(super) owed: usize,
     pub(super) head_sent: bool,
-    sent: usize,
+    pub(super) sent: usize,
     /// Bytes that the edge has room for.
     pub(super) credit: usize,
-    cancelled: bool,
+    pub(super) cancelled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +74,10 @@ pub(super) struct Worker {
     /// Exchanges that it ended.
     pub(super) ended: BTreeSet<u64>,
     /// Its own chunks.
-    free: Vec<u32>,
-    leased: BTreeSet<u32>,
+    pub(super) free: Vec<u32>,
+    pub(super) leased: BTreeSet<u32>,
     /// The edge's chunks that it has.
-    held: Vec<u32>,
+    pub(super) held: Vec<u32>,
     /// The shortest payload that found no room.
     starved: Option<usize>,
     pub(super) retiring: bool,
@@ -254,7 +251,7 @@ impl Worker {
         Ok(fresh)
     }
 
-    fn room(&mut self, payload: usize) -> bool {
+    pub(super) fn room(&mut self, payload: usize) -> bool {
         let room = self.wire.has_room(payload);
         if !room {
             self.starved = Some(self.starved.map_or(payload, |least| least.min(payload)));
@@ -433,7 +430,7 @@ impl Worker {
 }
 
 impl Job {
-    fn can_answer(&self) -> bool {
+    pub(super) fn can_answer(&self) -> bool {
         self.request_ended || self.plan.early
     }
 

@@ -182,7 +182,7 @@ impl World {
             match report {
                 Report::AccessLog(_) | Report::Started { .. } | Report::Drained { .. } => {}
                 Report::Failed { error, .. } => {
-                    self.book.fail(format!("the shard failed: {error}"))
+                    self.book.fail(format!("the shard failed: {error}"));
                 }
                 Report::Faulty { worker, incarnation, fault } => {
                     let who = (worker.0, incarnation.0);
@@ -273,7 +273,7 @@ impl World {
             }
             _ => None,
         };
-        let evil = self.rng.chance(profile.lies).then(|| Evil::draw(&mut self.rng));
+        let evil = self.rng.chance(profile.lies).then(|| Evil::draw(&mut self.rng, profile.lie));
         let heap = || Arc::new(Segment::heap(profile.geometry));
         let (e, w) = (heap(), heap());
         let (bell, lane_bell) = (Doorbell::new().unwrap(), Doorbell::new().unwrap());
@@ -389,9 +389,13 @@ impl World {
             if sabotage == Some(Sabotage::HideRecord) && worker.state != State::Dead {
                 worker.hide_a_record();
             }
-            let known = self.kernel.is_polled(worker.bell_watch);
+            let known = self.kernel.is_known(worker.bell_watch);
             if !known || worker.reported || self.kernel.was_told(worker.pid_watch) {
                 continue;
+            }
+            let watches = [worker.bell_watch, worker.pid_watch];
+            if !watches.iter().all(|watch| self.kernel.is_polled(*watch)) {
+                self.book.fail(format!("asleep, and deaf to worker {:?}", worker.who));
             }
             let (tail, head) = (worker.wire.ours(Word::Tail), worker.wire.theirs(Word::Head));
             if tail != head {
