@@ -84,12 +84,15 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
 /// What each shard is to keep to. The queue is divided among them: they do not know each other's.
 fn limits_of(config: &Config) -> shard::Limits {
     let limits = &config.limits;
+    let shards = u32::try_from(config.shards).unwrap_or(u32::MAX);
+    let inflight_max = if limits.inflight_max == 0 { u32::MAX } else { limits.inflight_max };
     shard::Limits {
         request_timeout: limits.request_timeout.duration(),
         header_timeout: limits.header_timeout.duration(),
         body_timeout: limits.body_timeout.duration(),
         keepalive_timeout: limits.keepalive_timeout.duration(),
-        inflight_max: if limits.inflight_max == 0 { u32::MAX } else { limits.inflight_max },
+        inflight_max,
+        inflight_share: (inflight_max / shards).max(1),
         queue_max: limits.queue_max.div_ceil(config.shards),
         queue_timeout: limits.queue_timeout.duration(),
         repeat: limits.retry == Retry::Idempotent,
