@@ -85,7 +85,7 @@ impl Head {
     }
 
     /// A head without fields.
-    fn of_status(status: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn of_status(status: &Bound<'_, PyAny>) -> PyResult<Self> {
         let Ok(status) = status.extract::<u16>() else {
             return Err(wrong("a status is an int", status));
         };
@@ -100,7 +100,8 @@ impl Head {
         self.status < 200 || matches!(self.status, 204 | 304)
     }
 
-    fn push(&mut self, name: &[u8], value: &[u8]) -> PyResult<()> {
+    /// Adds a field; its name in lower case.
+    pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) -> PyResult<()> {
         if name.is_empty() || !name.iter().all(is_token_byte) {
             return Err(PyValueError::new_err("a header name is not a token"));
         }

@@ -108,11 +108,13 @@ class Lanes:
         loop: Any,
         dumps: Callable[..., bytes],
         dumps_args: tuple[Any, ...],
-        encode: Callable[[Any, int], Answer],
+        encode: Callable[[Any, int], Any],
         fail: Callable[[BaseException, Exchange], Answer],
+        deliver: Callable[[Any, Exchange], Any] | None = None,
     ) -> None:
         """Names what `drain` calls. `dumps(value, *dumps_args)` makes JSON; `encode(value, status)` turns any other result into
-        an answer; `fail(error, exchange)` turns what a handler raised into one. A route's id is its place in `endpoints`."""
+        an answer, or into something for which `deliver(it, exchange)` makes the coroutine that answers, as a slow call does;
+        `fail(error, exchange)` turns what a handler raised into an answer, and reports it. A route's id is its place in `endpoints`."""
 
     def fileno(self) -> int:
         """The doorbell: readable when a shard wants attention and this side sleeps."""

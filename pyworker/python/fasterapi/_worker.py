@@ -12,18 +12,18 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import orjson
 
 from fasterapi import _json
 from fasterapi._control import Control, ControlClosed
-from fasterapi._endpoint import compile_route
+from fasterapi._endpoint import compile_route, deliver
 from fasterapi._lifespan import running
 from fasterapi._load import load_app
 from fasterapi._loop import RingSelector, patch_current_task
-from fasterapi._response import encode
+from fasterapi._response import Response, encode
 
 if TYPE_CHECKING:
     from fasterapi._app import FastAPI
@@ -175,6 +175,7 @@ class _Serving:
                 dumps_args=(_json.default, _json.OPTION),
                 encode=encode,
                 fail=self._fail,
+                deliver=self._deliver,
             )
             loop.add_reader(lanes.fileno(), lanes.drain)
             self._control.send("ready", self._ready())
@@ -195,6 +196,9 @@ class _Serving:
 
     def _fail(self, error: BaseException, exchange: "Exchange") -> "Answer":
         return self._app.fail(error)
+
+    def _deliver(self, response: Response, exchange: "Exchange") -> "Coroutine[Any, Any, None]":
+        return deliver(response, None, exchange, self._app)
 
     def _on_control(self) -> None:
         try:
