@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -31,7 +31,7 @@ MARK = "FASTERAPI_E2E_MARK"
 T = TypeVar("T")
 
 
-def until(what: str, condition: Callable[[], T | None], at_most_s: float = WAIT_MAX_S) -> T:
+def until(what: str, condition: Callable[[], T | None], at_most_s: float = WAIT_MAX_S, step_s: float = 0.005) -> T:
     """Looks until there is something; the one place that polls."""
     deadline = time.monotonic() + at_most_s
     while True:
@@ -39,7 +39,7 @@ def until(what: str, condition: Callable[[], T | None], at_most_s: float = WAIT_
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {at_most_s} s: {what}")
-        time.sleep(0.005)
+        time.sleep(step_s)
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -178,7 +178,27 @@ class Process:
             self.log.close()
 
 
-class Server(Process):
+class Listening(Process):
+    """A server of whatever make that answers at an address."""
+
+    @property
+    def address(self) -> Address:
+        raise NotImplementedError
+
+    def ready(self) -> "Listening":
+        """Waits until it can answer."""
+        raise NotImplementedError
+
+    def connect(self, timeout_s: float = WAIT_MAX_S) -> Connection:
+        return Connection(self.address, timeout_s)
+
+    def get(self, path: str, **fields: str) -> Response:
+        """One request on a connection of its own."""
+        with self.connect() as connection:
+            return connection.request("GET", path, fields)
+
+
+class Server(Listening):
     """`fasterapi run`, listening on a port of the system's choice."""
 
     def __init__(
@@ -190,11 +210,12 @@ class Server(Process):
         uds: Path | None = None,
         env: Mapping[str, str] | None = None,
         app_dir: Path = APPS,
+        under: Sequence[str] = (),
     ) -> None:
         self.app, self.workers, self._uds = app, workers, uds
         where = ("--uds", uds) if uds else ("--port", "0")
         how = ("--workers", str(workers), "--shards", str(shards), "--admin", "127.0.0.1:0", "--app-dir", app_dir)
-        super().__init__(BINARY, "run", app, *where, *how, *arguments, env=env)
+        super().__init__(*under, BINARY, "run", app, *where, *how, *arguments, env=env)
 
     def listening(self) -> "Server":
         """Waits until it listens, whether or not a worker is there to answer."""
@@ -222,14 +243,6 @@ class Server(Process):
     def worker_pid(self, place: int = 0) -> int:
         """Of the latest incarnation that became ready."""
         return int(self.log.find(rf"worker {place} \(pid (\d+), incarnation \d+\) is ready")[-1][1])
-
-    def connect(self, timeout_s: float = WAIT_MAX_S) -> Connection:
-        return Connection(self.address, timeout_s)
-
-    def get(self, path: str, **fields: str) -> Response:
-        """One request on a connection of its own."""
-        with self.connect() as connection:
-            return connection.request("GET", path, fields)
 
     def admin(self, path: str) -> Response:
         with Connection(self.admin_address, WAIT_MAX_S) as connection:
