@@ -6,8 +6,6 @@
 //!
 //! Source: <https://asgi.readthedocs.io/en/latest/specs/www.html>, version 2.5.
 
-use std::borrow::Cow;
-
 use pyo3::{
     exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError},
     prelude::*,
@@ -317,7 +315,7 @@ fn item<'py>(
     message.get_item(key)?.ok_or_else(|| PyKeyError::new_err(key.clone().unbind()))
 }
 
-fn expected(wanted: &str, got: &Cow<'_, str>) -> PyErr {
+fn expected(wanted: &str, got: &str) -> PyErr {
     PyRuntimeError::new_err(format!("Expected ASGI message '{wanted}', but got '{got}'."))
 }
 
