@@ -89,15 +89,18 @@ impl Head {
         let Ok(status) = status.extract::<u16>() else {
             return Err(wrong("a status is an int", status));
         };
-        if !(100..=999).contains(&status) {
-            return Err(PyValueError::new_err(format!("{status} is not an HTTP status")));
+        // What the edge sends as a final response (RFC 9110 §15); interim ones are not an application's answer.
+        if !(200..=599).contains(&status) {
+            return Err(PyValueError::new_err(format!(
+                "{status} is not the status of a final response"
+            )));
         }
         Ok(Self { status, fields: Vec::new(), blob: Vec::new() })
     }
 
     /// RFC 9110 §6.4.1: whatever is written behind such a head is not sent.
     pub(crate) fn has_no_body(&self) -> bool {
-        self.status < 200 || matches!(self.status, 204 | 304)
+        matches!(self.status, 204 | 304)
     }
 
     /// Adds a field; its name in lower case.

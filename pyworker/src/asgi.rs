@@ -17,7 +17,7 @@ use crate::{
     exchange::{Arrived, Exchange},
     fate::Stage,
     ffi,
-    waiting::{Finished, Waiting, Wish},
+    waiting::{Finished, Refused, Waiting, Wish},
 };
 
 #[pyclass(frozen, module = "fasterapi._native")]
@@ -175,7 +175,24 @@ impl Cycle {
         Waiting::new(self.exchange.clone_ref(py), Wish::Event)
     }
 
+    /// What is wrong with a message is raised where it is awaited, as by a coroutine.
     fn send<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.take(message).or_else(|error| Refused::with(message.py(), error))
+    }
+
+    /// Begins the response that is held, with this length unless the application has named one. For `pathsend`.
+    fn begin(&self, py: Python<'_>, length: u64) -> PyResult<()> {
+        let exchange = self.exchange.get();
+        let Some(held) = exchange.held.borrow(py)?.take() else {
+            return Err(PyRuntimeError::new_err("no response is held"));
+        };
+        let length = held.length.or(Some(length));
+        exchange.handle().start(py, held.head, length, exchange.request().is_head())
+    }
+}
+
+impl Cycle {
+    fn take<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
         let Ok(message) = message.cast::<PyDict>() else {
             let got = message.get_type().name()?;
@@ -207,18 +224,6 @@ impl Cycle {
         }
     }
 
-    /// Begins the response that is held, with this length unless the application has named one. For `pathsend`.
-    fn begin(&self, py: Python<'_>, length: u64) -> PyResult<()> {
-        let exchange = self.exchange.get();
-        let Some(held) = exchange.held.borrow(py)?.take() else {
-            return Err(PyRuntimeError::new_err("no response is held"));
-        };
-        let length = held.length.or(Some(length));
-        exchange.handle().start(py, held.head, length, exchange.request().is_head())
-    }
-}
-
-impl Cycle {
     fn body<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
         let body = match message.get_item(pyo3::intern!(py, "body"))? {

@@ -393,8 +393,8 @@ fn incomplete(
 
 /// The coroutine, or what encodes its result, has raised: answers or aborts.
 ///
-/// An error is one that must end the worker: SystemExit and KeyboardInterrupt do, as they end any asyncio program.
-/// A CancelledError aborts, whoever raised it: there is nobody left to answer, or nothing to say.
+/// An error is one that must end the worker: SystemExit and KeyboardInterrupt of a handler do, as they end any asyncio program.
+/// A CancelledError of a handler aborts, whoever raised it: there is nobody left to answer, or nothing to say.
 pub(crate) fn raised(
     lanes: &Bound<'_, Lanes>,
     place: Place,
@@ -404,10 +404,14 @@ pub(crate) fn raised(
     let (py, own) = (lanes.py(), lanes.get());
     let serving = own.serving(py)?;
     let stage = source.stage();
-    let exits = is_exit(py, &error);
-    let nothing_to_say = exits
-        || serving.is_cancelled(py, &error)
-        || (stage == Stage::Gone && serving.is_disconnected(py, &error));
+    // An ASGI application is somebody else's: it neither ends the worker nor leaves its client without a word.
+    let exits = place.call != Call::Asgi && is_exit(py, &error);
+    let cancelled = serving.is_cancelled(py, &error);
+    let nothing_to_say = match stage {
+        _ if exits => true,
+        Stage::Gone => cancelled || serving.is_disconnected(py, &error),
+        _ => cancelled && place.call != Call::Asgi,
+    };
     let answer = if nothing_to_say {
         None
     } else {

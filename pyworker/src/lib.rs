@@ -47,6 +47,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<exchange::Exchange>()?;
     module.add_class::<endpoint::Endpoint>()?;
     module.add_class::<asgi::AsgiEndpoint>()?;
+    module.add_class::<asgi::Cycle>()?;
     module.add_class::<lanes::Lanes>()?;
     module.add_function(wrap_pyfunction!(die_with_parent, module)?)?;
     #[cfg(feature = "testing")]

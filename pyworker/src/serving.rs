@@ -15,6 +15,9 @@ use crate::{
     ffi,
 };
 
+/// Exceptions behind an exception that are looked at.
+const CAUSES_MAX: usize = 8;
+
 /// How `asyncio.Task` can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TaskForm {
@@ -188,9 +191,18 @@ impl Serving {
         made.map_or_else(|error| error, PyErr::from_value)
     }
 
-    /// True for what merely says that there is nobody left to answer.
+    /// True for what merely says that there is nobody left to answer, or was raised because of it.
     pub(crate) fn is_disconnected(&self, py: Python<'_>, error: &PyErr) -> bool {
-        error.matches(py, self.client_disconnected.bind(py)).unwrap_or(false)
+        let class = self.client_disconnected.bind(py);
+        let mut cause = Some(error.value(py).clone().into_any());
+        for _ in 0..CAUSES_MAX {
+            let Some(error) = cause.filter(|cause| !cause.is_none()) else { return false };
+            if error.is_instance(class).unwrap_or(false) {
+                return true;
+            }
+            cause = error.getattr(pyo3::intern!(py, "__context__")).ok();
+        }
+        false
     }
 
     pub(crate) fn is_cancelled(&self, py: Python<'_>, error: &PyErr) -> bool {

@@ -12,6 +12,10 @@ use crate::{asgi, exchange::Exchange, ffi::GilCell, lane::Taken};
 #[pyclass(frozen, module = "fasterapi._native")]
 pub(crate) struct Finished;
 
+/// Raises when it is awaited: what went wrong when it was made.
+#[pyclass(frozen, module = "fasterapi._native")]
+pub(crate) struct Refused(PyErr);
+
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
@@ -137,6 +141,44 @@ impl Waiting {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.leave(py)
     }
+}
+
+impl Refused {
+    pub(crate) fn with(py: Python<'_>, error: PyErr) -> PyResult<Bound<'_, PyAny>> {
+        Ok(Bound::new(py, Self(error))?.into_any())
+    }
+}
+
+#[pymethods]
+impl Refused {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<()> {
+        Err(self.0.clone_ref(py))
+    }
+
+    fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(self.0.clone_ref(value.py()))
+    }
+
+    #[pyo3(signature = (error, value = None, traceback = None))]
+    fn throw(
+        &self,
+        error: &Bound<'_, PyAny>,
+        value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = traceback;
+        Err(PyErr::from_value(value.unwrap_or(error).clone()))
+    }
+
+    fn close(&self) {}
 }
 
 impl Finished {
