@@ -69,6 +69,9 @@ impl Waiting {
 
     fn event(&self, py: Python<'_>) -> PyResult<Look> {
         let exchange = self.exchange.get();
+        if exchange.fate().is_over() {
+            return Ok(Look::Found(asgi::disconnect_event(py)?));
+        }
         let taken =
             if exchange.is_exhausted() { Taken::NotYet } else { exchange.take_input(py)? };
         Ok(match taken {
@@ -76,8 +79,8 @@ impl Waiting {
                 Look::Found(asgi::request_event(py, bytes.bind(py), !last)?)
             }
             Taken::End => Look::Found(asgi::request_event(py, &PyBytes::new(py, b""), false)?),
-            Taken::NotYet if !exchange.fate().is_over() => Look::NotYet,
-            Taken::NotYet | Taken::Gone => Look::Found(asgi::disconnect_event(py)?),
+            Taken::NotYet => Look::NotYet,
+            Taken::Gone => Look::Found(asgi::disconnect_event(py)?),
         })
     }
 
