@@ -37,8 +37,8 @@ pub(crate) struct AsgiEndpoint {
 /// A head that waits for its first body message.
 #[derive(Debug)]
 pub(crate) struct Held {
-    head: Head,
-    length: Option<u64>,
+    pub(crate) head: Head,
+    pub(crate) length: Option<u64>,
 }
 
 /// One request and its response, as the application's two callables see them.
