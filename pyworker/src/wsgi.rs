@@ -296,7 +296,8 @@ impl StartResponse {
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, own) = (slf.py(), slf.get());
-        let begun = own.handle.fate().stage() != Stage::Unanswered;
+        // One whose client is gone hears of it when it writes.
+        let begun = matches!(own.handle.fate().stage(), Stage::Started | Stage::Ended);
         match exc_info {
             // Too late to say something else: the application's own error goes on (PEP 3333, "Error Handling").
             Some(exc_info) if begun => return Err(PyErr::from_value(exc_info.get_item(1)?)),
