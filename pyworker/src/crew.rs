@@ -212,10 +212,7 @@ impl Lanes {
     }
 
     /// As `spin`, but nothing is borrowed while other threads may run.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a spin is a wait, and waits on the real clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a spin is a wait, and waits on the real clock")]
     fn spin_in_slices(&self, py: Python<'_>) -> PyResult<bool> {
         let limit = self.spin_limit(py)?;
         // Who runs the application wants the GIL and perhaps the processor.

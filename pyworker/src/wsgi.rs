@@ -252,10 +252,13 @@ fn parse_head(status: &str, headers: &Bound<'_, PyAny>) -> PyResult<Held> {
     let (code, rest) = status.split_at_checked(3).unwrap_or_default();
     let code = code.parse::<u16>().ok().filter(|_| rest.is_empty() || rest.starts_with(' '));
     let Some(code) = code else {
-        return Err(PyValueError::new_err(format!("{status:?} is not a status such as \"200 OK\"")));
+        return Err(PyValueError::new_err(format!(
+            "{status:?} is not a status such as \"200 OK\""
+        )));
     };
     let mut held = Held { head: Head::of_code(code)?, length: None };
-    let headers = headers.cast::<PyList>().map_err(|_| PyTypeError::new_err("headers are a list"))?;
+    let headers =
+        headers.cast::<PyList>().map_err(|_| PyTypeError::new_err("headers are a list"))?;
     for field in headers.iter() {
         let pair = field.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
         let pair = pair.ok_or_else(|| PyTypeError::new_err("a header is a pair of strings"))?;

@@ -5,7 +5,7 @@
 
 use pyo3::{prelude::*, types::PyBytes, types::PyList};
 
-use crate::{ffi::GilCell, fate::Stage, handle::Handle, lane::Taken};
+use crate::{fate::Stage, ffi::GilCell, handle::Handle, lane::Taken};
 
 /// What a read of unknown length begins with.
 const READ_SIZE: usize = 64 * 1024;
