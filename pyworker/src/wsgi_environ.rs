@@ -1,7 +1,8 @@
 //! A WSGI application as an endpoint, and the environ that it is called with.
 //!
 //! Invariant: an environ holds native strings only, in which each character is one byte of the request (PEP 3333, "Unicode
-//! issues"). A field whose name has an underscore is left out: its variable would be another field's (CVE-2015-0219).
+//! issues"). A field whose name has an underscore is left out: its variable would be another field's (CVE-2015-0219). So is Transfer-Encoding:
+//! the edge has taken the coding off (RFC 9112 §7.1.3), and an application that sees the field does so again, or refuses.
 //! Deliberately absent: what is the same for every request, which Python's half put into the template.
 //!
 //! Source: <https://peps.python.org/pep-3333/#environ-variables>, RFC 3875 §4.1.
@@ -126,7 +127,7 @@ impl WsgiEndpoint {
     fn set_fields(&self, environ: &Bound<'_, PyDict>, request: &Arrived) -> PyResult<()> {
         let py = environ.py();
         for (index, (name, value)) in request.field_list().enumerate() {
-            if name.contains(&b'_') {
+            if name.contains(&b'_') || name == b"transfer-encoding" {
                 continue;
             }
             let key = self.variable(py, name)?;

@@ -153,6 +153,7 @@ def test_the_environ() -> None:
         (b"x-two-words", b"1"),
         (b"x-two-words", b"caf\xe9"),
         (b"x_two_words", b"evil"),
+        (b"transfer-encoding", b"chunked"),
         (b"cookie", b"a=1"),
         (b"cookie", b"b=2"),
         (b"content-type", b"text/plain"),
