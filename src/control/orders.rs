@@ -105,15 +105,22 @@ pub(super) fn answer(reply: Reply, answer: Answer) {
 }
 
 fn failure(what: &str, error: &WorkerError) -> Answer {
-    let mut traceback = match error {
-        WorkerError::Application { traceback, .. } => traceback.clone(),
-        _ => String::new(),
+    let traceback = match error {
+        WorkerError::Application { traceback, .. } => traceback,
+        _ => "",
     };
-    traceback.truncate(traceback.floor_char_boundary(CONTROL_ERROR_SIZE_MAX));
-    let error = error.to_string();
-    let end = error.floor_char_boundary(CONTROL_ERROR_SIZE_MAX);
-    let error = error.get(..end).unwrap_or_default();
-    Answer::Error { message: format!("{what}: {error}"), traceback }
+    Answer::Error {
+        message: format!("{what}: {}", cut(&error.to_string())),
+        traceback: cut(traceback).to_owned(),
+    }
+}
+
+/// Whole characters of it, up to the bound.
+fn cut(text: &str) -> &str {
+    if text.len() <= CONTROL_ERROR_SIZE_MAX {
+        return text;
+    }
+    (0..=CONTROL_ERROR_SIZE_MAX).rev().find_map(|end| text.get(..end)).unwrap_or_default()
 }
 
 #[cfg(test)]

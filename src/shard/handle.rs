@@ -22,7 +22,7 @@ pub enum Command {
     /// A worker is ready: dispatch to it, by this routing table.
     Attach(Box<Link>, Arc<Routes>),
     /// All of these, in order, and no request between them.
-    Batch(Vec<Command>),
+    Batch(Vec<Self>),
     /// Give this worker nothing new; report `Retired` once it has nothing of this shard in flight.
     Retire {
         /// Its place.
