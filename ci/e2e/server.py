@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -33,7 +33,7 @@ MARK = "FASTERAPI_E2E_MARK"
 T = TypeVar("T")
 
 
-def until(what: str, condition: Callable[[], T | None], at_most_s: float = WAIT_MAX_S) -> T:
+def until(what: str, condition: Callable[[], T | None], at_most_s: float = WAIT_MAX_S, step_s: float = 0.005) -> T:
     """Looks until there is something; the one place that polls."""
     deadline = time.monotonic() + at_most_s
     while True:
@@ -41,7 +41,7 @@ def until(what: str, condition: Callable[[], T | None], at_most_s: float = WAIT_
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {at_most_s} s: {what}")
-        time.sleep(0.005)
+        time.sleep(step_s)
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -180,7 +180,27 @@ class Process:
             self.log.close()
 
 
-class Server(Process):
+class Listening(Process):
+    """A server of whatever make that answers at an address."""
+
+    @property
+    def address(self) -> Address:
+        raise NotImplementedError
+
+    def ready(self) -> "Listening":
+        """Waits until it can answer."""
+        raise NotImplementedError
+
+    def connect(self, timeout_s: float = WAIT_MAX_S) -> Connection:
+        return Connection(self.address, timeout_s)
+
+    def get(self, path: str, **fields: str) -> Response:
+        """One request on a connection of its own."""
+        with self.connect() as connection:
+            return connection.request("GET", path, fields)
+
+
+class Server(Listening):
     """`fasterapi run`, listening on a port of the system's choice."""
 
     def __init__(
@@ -192,6 +212,7 @@ class Server(Process):
         uds: Path | None = None,
         env: Mapping[str, str] | None = None,
         app_dir: Path = APPS,
+        under: Sequence[str] = (),
     ) -> None:
         self.app, self.workers, self._uds = app, workers, uds
         where = ("--uds", uds) if uds else ("--port", "0")
@@ -199,7 +220,7 @@ class Server(Process):
         # A socket's path is short, a test's own folder need not be.
         self._folder = tempfile.TemporaryDirectory(prefix="fasterapi-")
         self.control = Path(self._folder.name) / "control.sock"
-        super().__init__(BINARY, "run", app, *where, *how, "--control", self.control, *arguments, env=env)
+        super().__init__(*under, BINARY, "run", app, *where, *how, "--control", self.control, *arguments, env=env)
 
     def end(self, *, strictly: bool) -> None:
         try:
@@ -233,14 +254,6 @@ class Server(Process):
     def worker_pid(self, place: int = 0) -> int:
         """Of the latest incarnation that became ready."""
         return int(self.log.find(rf"worker {place} \(pid (\d+), incarnation \d+\) is ready")[-1][1])
-
-    def connect(self, timeout_s: float = WAIT_MAX_S) -> Connection:
-        return Connection(self.address, timeout_s)
-
-    def get(self, path: str, **fields: str) -> Response:
-        """One request on a connection of its own."""
-        with self.connect() as connection:
-            return connection.request("GET", path, fields)
 
     def ctl(self, *arguments: str, code: int = 0) -> str:
         """What `fasterapi ctl` says: on stdout when all is well, else on stderr."""

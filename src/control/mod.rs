@@ -41,13 +41,11 @@ use self::{
 };
 pub use crate::pool::lifecycle::Outcome;
 use crate::{
-    config::{self, Config, control_file},
-    limits::{
-        BODY_SIZE_MAX, CONTROL_CONNECTIONS_MAX, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part,
-    },
+    config::{self, Config, control_file, limits::Retry},
+    limits::{CONTROL_CONNECTIONS_MAX, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part},
     pool::{lifecycle::Settings, process},
     proto::h1,
-    shard::{self, Handle, handle::Gauges},
+    shard::{self, Handle},
 };
 
 /// Serves until told to stop, or until that is impossible; what a worker or a shard did wrong has been logged by then.
@@ -64,6 +62,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
 
     let spin = if config.cpus_suffice { SPIN_MAX } else { Duration::ZERO };
     let workers = process::Options {
+        worker_module: None,
         python: config.python.clone(),
         app: config.app.to_string(),
         app_dir: config.app_dir.clone(),
@@ -87,7 +86,9 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             let options = shard::Options {
                 shard: index,
                 listeners: vec![listener],
-                h1: h1::Options { body_size_max: BODY_SIZE_MAX },
+                h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
+                limits: limits_of(config),
+                gauges: Arc::default(),
                 spin_max: spin,
                 access_log: access_log.is_some(),
             };
@@ -109,6 +110,25 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             Supervisor::new((workers, settings), config.workers, shards, access_log, health, url);
         Ok(supervisor.run(Sources { reports, signals, asked, changed }).await)
     })
+}
+
+/// What each shard is to keep to. The queue is divided among them: they do not know each other's.
+fn limits_of(config: &Config) -> shard::Limits {
+    let limits = &config.limits;
+    let shards = u32::try_from(config.shards).unwrap_or(u32::MAX);
+    let inflight_max = if limits.inflight_max == 0 { u32::MAX } else { limits.inflight_max };
+    shard::Limits {
+        request_timeout: limits.request_timeout.duration(),
+        header_timeout: limits.header_timeout.duration(),
+        body_timeout: limits.body_timeout.duration(),
+        keepalive_timeout: limits.keepalive_timeout.duration(),
+        inflight_max,
+        inflight_share: (inflight_max / shards).max(1),
+        queue_max: limits.queue_max.div_ceil(config.shards),
+        queue_timeout: limits.queue_timeout.duration(),
+        repeat: limits.retry == Retry::Idempotent,
+        stuck_timeout: limits.stuck_timeout.duration(),
+    }
 }
 
 fn settings(of: &config::Lifecycle) -> Settings {
@@ -155,7 +175,7 @@ fn start_shard(
 ) -> Result<Shard, SystemError> {
     let (handle, mailbox) =
         Handle::new(reports).map_err(SystemError::other("a shard's doorbell"))?;
-    let gauges = Arc::new(Gauges::default());
+    let gauges = Arc::clone(&options.gauges);
     let thread = thread::Builder::new()
         .name(format!("shard-{}", options.shard))
         .spawn(move || shard::run(options, mailbox))

@@ -105,22 +105,23 @@ pub(super) fn answer(reply: Reply, answer: Answer) {
 }
 
 fn failure(what: &str, error: &WorkerError) -> Answer {
-    let traceback = match error {
-        WorkerError::Application { traceback, .. } => traceback,
-        _ => "",
+    let mut traceback = match error {
+        WorkerError::Application { traceback, .. } => traceback.clone(),
+        _ => String::new(),
     };
-    Answer::Error {
-        message: format!("{what}: {}", cut(&error.to_string())),
-        traceback: cut(traceback).to_owned(),
-    }
+    cut(&mut traceback);
+    let mut error = error.to_string();
+    cut(&mut error);
+    Answer::Error { message: format!("{what}: {error}"), traceback }
 }
 
-/// Whole characters of it, up to the bound.
-fn cut(text: &str) -> &str {
-    if text.len() <= CONTROL_ERROR_SIZE_MAX {
-        return text;
+/// At a character's end.
+fn cut(text: &mut String) {
+    let mut end = text.len().min(CONTROL_ERROR_SIZE_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
-    (0..=CONTROL_ERROR_SIZE_MAX).rev().find_map(|end| text.get(..end)).unwrap_or_default()
+    text.truncate(end);
 }
 
 #[cfg(test)]

@@ -257,7 +257,7 @@ async fn read(inotify: OwnedFd, batches: mpsc::Sender<Vec<u8>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::symlink, time::Duration};
+    use std::time::Duration;
 
     use super::*;
 
@@ -322,7 +322,13 @@ mod tests {
                 (&|| write("conf/x.toml"), Some("conf/x.toml")),
                 (&|| rename("a", "c"), Some("c/b/deep.py")),
                 (&|| fs::remove_file(dir.join("c/b/deep.py")).unwrap(), Some("c/b/deep.py")),
-                (&|| symlink(dir.join("main.py"), dir.join("link.py")).unwrap(), Some("link.py")),
+                (
+                    &|| {
+                        std::os::unix::fs::symlink(dir.join("main.py"), dir.join("link.py"))
+                            .unwrap();
+                    },
+                    Some("link.py"),
+                ),
             ],
         );
         fs::remove_dir_all(dir).unwrap();

@@ -80,9 +80,9 @@ fn of_worker(worker: &Worker) -> Vec<Vec<String>> {
         row.splice(11.., [restarts]);
         return vec![row];
     }
-    let none = || "-".to_owned();
     let row = |(index, process): (usize, &Process)| {
-        let optional = |number: Option<u64>| number.map_or_else(none, |number| number.to_string());
+        let optional =
+            |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
         vec![
             place.clone(),
             process.pid.to_string(),
@@ -91,7 +91,7 @@ fn of_worker(worker: &Worker) -> Vec<Vec<String>> {
             process.state.clone(),
             process.in_flight.to_string(),
             process.requests.to_string(),
-            process.rss_bytes.map_or_else(none, memory),
+            process.rss_bytes.map_or_else(|| "-".to_owned(), memory),
             lag(process),
             optional(process.tasks),
             age(process.uptime_s),

@@ -123,7 +123,14 @@ def _run(control: Control) -> int:
 def _compile(app: "FastAPI", endpoint: "type[Endpoint]") -> "list[Endpoint]":
     specs = [compile_route(route, app) for route in app.routes]
     return [
-        endpoint(spec.slow, param_names=spec.param_names, fast=spec.fast, fast_args=spec.fast_args, status=spec.status)
+        endpoint(
+            spec.slow,
+            param_names=spec.param_names,
+            fast=spec.fast,
+            fast_args=spec.fast_args,
+            status=spec.status,
+            body=spec.body,
+        )
         for spec in specs
     ]
 
