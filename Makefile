@@ -1,5 +1,5 @@
 # `make` says what there is. Everything lands in .venv, target and benches/results; `make clean` removes all three.
-# Overridable: PYTHON=python3.13 VENV=.venv HOST=127.0.0.1 PORT=8000 APP=hello:app FUZZ_SECONDS=30
+# Overridable: PYTHON=python3.13 VENV=.venv HOST=127.0.0.1 PORT=8000 APP=hello:app FUZZ_SECONDS=30 SEEDS=20000 SEED=0
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -7,6 +7,9 @@ HOST   ?= 127.0.0.1
 PORT   ?= 8000
 APP    ?= hello:app
 FUZZ_SECONDS ?= 30
+# Of `sim`: how many seeds, and the first.
+SEEDS  ?= 20000
+SEED   ?= 0
 # Further arguments of `run` and of the Python benchmarks, e.g. ARGS="--only fasterapi --rounds 1".
 ARGS   ?=
 
@@ -23,7 +26,7 @@ bench_targets  := $(filter-out lane_rtt,$(basename $(notdir $(wildcard benches/*
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build tools frameworks test test-rust test-executor test-loom test-native test-python lint fuzz miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-websocket bench-idle clean
+.PHONY: help run build tools frameworks test test-rust test-executor test-loom test-native test-python lint fuzz sim miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-websocket bench-idle clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -133,6 +136,12 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 	    found="fuzz/target/found/$$target"; mkdir -p "$$found" "fuzz/corpus/$$target"; \
 	    cargo +nightly fuzz run "$$target" "$$found" "fuzz/corpus/$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done
+
+# A target directory of its own, as for loom: with the assertions, and without the link-time optimisation that only a release needs.
+sim: | $(VENV)/.made ## SEEDS runs of the simulated shard from SEED on; a failure prints its seed
+	SIM_SEED=$(SEED) SIM_SEEDS=$(SEEDS) CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
+	cargo test --locked --release --lib --target-dir target/sim sim::tests::seeds_of_the_environment_hold
 
 miri: ## ipc under Miri (needs a nightly with the components miri and rust-src)
 	MIRIFLAGS='-Zmiri-disable-isolation' cargo +nightly miri test --locked --lib --no-default-features --target-dir target/miri
