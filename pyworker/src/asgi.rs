@@ -6,6 +6,8 @@
 //!
 //! Source: <https://asgi.readthedocs.io/en/latest/specs/www.html>, version 2.5.
 
+use std::net::SocketAddr;
+
 use pyo3::{
     exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError},
     prelude::*,
@@ -16,9 +18,14 @@ use crate::{
     answer::{Answer, Head, body_of},
     exchange::{Arrived, Exchange},
     fate::Stage,
-    ffi,
+    ffi::{self, GilCell},
     waiting::{Finished, Refused, Waiting, Wish},
 };
+
+/// Connections bring several requests each: for so many of them the client's tuple is kept.
+const CLIENTS_KEPT: usize = 256;
+
+type Client = (SocketAddr, Py<PyTuple>);
 
 #[pyclass(frozen, module = "fasterapi._native")]
 #[derive(Debug)]
@@ -32,6 +39,8 @@ pub(crate) struct AsgiEndpoint {
     /// Makes the coroutine that sends a file: `pathsend(cycle, exchange, path)`.
     pathsend: Option<Py<PyAny>>,
     no_param_names: Py<PyTuple>,
+    /// Clients by their port, as tuples.
+    clients: GilCell<Vec<Option<Client>>>,
 }
 
 /// A head that waits for its first body message.
@@ -82,7 +91,9 @@ impl AsgiEndpoint {
         }
         template.set_item(pyo3::intern!(py, "extensions"), py.None())?;
         let no_param_names = PyTuple::empty(py).unbind();
-        Ok(Self { app, template: template.unbind(), state, root_path, pathsend, no_param_names })
+        let clients = GilCell::new((0..CLIENTS_KEPT).map(|_| None).collect());
+        let template = template.unbind();
+        Ok(Self { app, template, state, root_path, pathsend, no_param_names, clients })
     }
 }
 
@@ -109,8 +120,7 @@ impl AsgiEndpoint {
         let request = exchange.request();
         let scope = self.template.bind(py).copy()?;
         if let Some(client) = request.peer() {
-            let client = (client.ip().to_string(), client.port());
-            scope.set_item(pyo3::intern!(py, "client"), client)?;
+            scope.set_item(pyo3::intern!(py, "client"), self.client(py, client)?)?;
         }
         if !request.is_plain() {
             scope.set_item(pyo3::intern!(py, "http_version"), request.version(py))?;
@@ -131,6 +141,24 @@ impl AsgiEndpoint {
         }
         scope.set_item(pyo3::intern!(py, "extensions"), extensions)?;
         Ok(scope)
+    }
+
+    /// Host and port; made anew only for a client that was not seen lately.
+    fn client<'py>(&self, py: Python<'py>, address: SocketAddr) -> PyResult<Bound<'py, PyTuple>> {
+        let at = usize::from(address.port()) % CLIENTS_KEPT;
+        let kept = match self.clients.borrow(py)?.get(at) {
+            Some(Some((known, tuple))) if *known == address => Some(tuple.bind(py).clone()),
+            _ => None,
+        };
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        let made = (address.ip().to_string(), address.port()).into_pyobject(py)?;
+        let entry = Some((address, made.clone().unbind()));
+        let before =
+            self.clients.borrow(py)?.get_mut(at).map(|place| std::mem::replace(place, entry));
+        drop(before);
+        Ok(made)
     }
 
     /// With the root path before it, as applications have come to expect of servers.
@@ -238,7 +266,11 @@ impl Cycle {
         let handle = exchange.handle();
         let held = exchange.held.borrow(py)?.take();
         match held {
-            Some(Held { head, length: None }) if !more && !exchange.request().is_head() => {
+            Some(Held { head, length })
+                if !more
+                    && length.is_none_or(|length| length == body.as_bytes(py).len() as u64)
+                    && !exchange.request().is_head() =>
+            {
                 handle.answer(py, Answer { head, body })?;
             }
             Some(Held { head, length }) => {
@@ -270,6 +302,9 @@ impl Held {
     fn parse(message: &Bound<'_, PyDict>) -> PyResult<Self> {
         let py = message.py();
         let mut head = Head::of_status(&item(message, pyo3::intern!(py, "status"))?)?;
+        let headers = message.get_item(pyo3::intern!(py, "headers"))?;
+        let list = headers.as_ref().and_then(|headers| headers.cast::<PyList>().ok());
+        head.reserve(list.map_or(0, |list| list.len()));
         let mut length = None;
         let mut push = |field: &Bound<'_, PyAny>| {
             let (name, value) = pair(field)?;
@@ -282,12 +317,10 @@ impl Held {
             }
             head.push(name.as_bytes(), value.as_bytes())
         };
-        if let Some(headers) = message.get_item(pyo3::intern!(py, "headers"))? {
-            if let Ok(headers) = headers.cast::<PyList>() {
-                headers.iter().try_for_each(|field| push(&field))?;
-            } else {
-                headers.try_iter()?.try_for_each(|field| push(&field?))?;
-            }
+        match (list, &headers) {
+            (Some(list), _) => list.iter().try_for_each(|field| push(&field))?,
+            (None, Some(headers)) => headers.try_iter()?.try_for_each(|field| push(&field?))?,
+            (None, None) => {}
         }
         Ok(Self { head, length })
     }
