@@ -9,22 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peers import report
-from peers.choice import chosen, names
+from peers.choice import chosen, cpu_list, names
 from peers.contenders import CASES, Case, Contender, contenders
 from peers.machine import facts
 from peers.measure import Round, Setup, measure
 from peers.server import Unusable, running
 
 ROOT = Path(__file__).parents[2]
-
-
-def cpu_list(text: str) -> frozenset[int]:
-    """`0,1` or `0-3` or both."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
-    return frozenset(numbers)
 
 
 def default(name: str, value: str) -> str:

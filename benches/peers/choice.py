@@ -1,4 +1,4 @@
-"""Who takes part: what `--only` names, less those of ours that the binary does not have yet."""
+"""Who takes part and where: lists from the command line, less those of ours that the binary does not have yet."""
 
 import os
 import subprocess
@@ -6,6 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peers.contenders import Contender
+
+
+def cpu_list(text: str) -> frozenset[int]:
+    """`0,1` or `0-3` or both."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return frozenset(numbers)
 
 
 def names(text: str) -> list[str]:

@@ -85,13 +85,16 @@ def gunicorn(name: str, what: str, family: Family, app: str, worker: str, *argum
     return Contender(name, what, family, command, packages)
 
 
-def granian(name: str, what: str, family: Family, app: str, interface: str, *packages: str, workers: int = 1) -> Contender:
+def granian(
+    name: str, what: str, family: Family, app: str, interface: str, *packages: str, workers: int = 1, websockets: bool = False
+) -> Contender:
     """As its own benchmarks run it: uvloop, one runtime thread and one blocking thread to a worker, no WebSocket, backlog 2048."""
 
     def command(port: int) -> list[str]:
         return [
             *(tool("granian"), app, "--interface", interface, "--host", "127.0.0.1", "--port", str(port)),
-            *("--workers", str(workers), "--runtime-threads", "1", "--loop", "uvloop", "--http", "1", "--no-ws"),
+            *("--workers", str(workers), "--runtime-threads", "1", "--loop", "uvloop", "--http", "1"),
+            "--ws" if websockets else "--no-ws",
             *(("--blocking-threads", "1") if interface == "wsgi" else ()),
             *("--backlog", "2048", "--log-level", "warning"),
         ]

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from wire import Connection, Fields, Malformed, Response, head
@@ -106,8 +106,9 @@ class Socket:
 
 
 def handshake_fields(key: bytes, fields: Fields = ()) -> list[tuple[str, str]]:
+    mine = fields.items() if isinstance(fields, Mapping) else fields
     pairs = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-version", "13")]
-    return [*pairs, ("sec-websocket-key", key.decode()), *(fields.items() if hasattr(fields, "items") else fields)]
+    return [*pairs, ("sec-websocket-key", key.decode()), *mine]
 
 
 def ask(connection: Connection, target: str, fields: Fields = (), behind: Iterable[Frame] = ()) -> tuple[bytes, Response]:

@@ -10,6 +10,7 @@
 
 mod answer;
 mod asgi;
+mod calls;
 mod drive;
 mod endpoint;
 mod exchange;
@@ -49,6 +50,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<asgi::AsgiEndpoint>()?;
     module.add_class::<asgi::Cycle>()?;
     module.add_class::<lanes::Lanes>()?;
+    module.add_class::<calls::Calls>()?;
     module.add_function(wrap_pyfunction!(die_with_parent, module)?)?;
     #[cfg(feature = "testing")]
     module.add_class::<testing::EdgeSide>()?;

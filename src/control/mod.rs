@@ -62,6 +62,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
 
     let spin = if config.cpus_suffice { SPIN_MAX } else { Duration::ZERO };
     let workers = process::Options {
+        worker_module: None,
         python: config.python.clone(),
         app: config.app.to_string(),
         app_dir: config.app_dir.clone(),

@@ -13,6 +13,8 @@ mod deadlines;
 mod exchange;
 pub mod handle;
 mod links;
+#[cfg(test)]
+pub(crate) mod probe;
 mod queue;
 mod rescue;
 mod serve;

@@ -54,11 +54,6 @@ DIFFERENCES = {
     "connection behind a mistake": Difference(
         True, False, "The response was whole, so the client's connection is no part of the mistake; uvicorn closes it."
     ),
-    "a half-closed client is answered": Difference(
-        True,
-        False,
-        "A client may end its side behind its request (RFC 9112 §9.6 wants the last response sent); asyncio closes then.",
-    ),
     "requests of a client that leaves": Difference(
         3,
         1,

@@ -90,7 +90,7 @@ def test_in_the_body_the_client_sees_that_it_is_not_whole(server: Listening, nam
 def test_a_body_that_does_not_fit_its_head_is_never_passed_off_as_whole(server: Listening, name: str) -> None:
     tag = new_tag()
     response = outcome(server, f"/mistake/{name}?{tag}")
-    assert response is None or response.status == 500, response
+    assert response is None or response.status in (500, 502), response
     noted(server, tag, "refused")
 
 

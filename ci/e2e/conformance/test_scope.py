@@ -1,6 +1,5 @@
 """The scope of an HTTP request: every key, its type, and how the bytes of the request become it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +202,3 @@ def test_every_request_has_a_task_and_a_context_of_its_own(server: Listening) ->
 def test_factories_and_instances(start: Start, app: str, arguments: list[str]) -> None:
     server = start(app, *arguments)
     assert scope(server, "/anywhere")["type"] == "http"
-
-
-def test_the_application_is_not_in_this_process(server: Listening) -> None:
-    assert server.pid != os.getpid()

@@ -1,9 +1,9 @@
 """The frames of RFC 6455 as they may and may not come: fragmentation, control frames in between, and what is a protocol error."""
 
 import pytest
-from conformance.asking import APP, Start, new_tag, noted
+from conformance.asking import APP, Start, journal, new_tag
 from frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, Socket, close, encoded, upgrade
-from server import Listening
+from server import Listening, until
 from wire import Closed, Malformed
 
 pytestmark = pytest.mark.usefixtures("websockets")
@@ -29,7 +29,7 @@ def test_a_thousand_pieces(server: Listening) -> None:
         socket = upgrade(connection, f"/ws/echo?{tag}")
         socket.send(*pieces(TEXT, *[b"x"] * 1000))
         assert socket.message() == Frame(TEXT, b"x" * 1000)
-    noted(server, tag, {"text": 1000}, *noted(server, tag)[1:])
+        assert journal(server, tag) == [{"text": 1000}]
 
 
 def test_control_frames_between_the_pieces(server: Listening) -> None:
@@ -107,8 +107,8 @@ def test_a_protocol_error_is_1002(server: Listening, data: bytes) -> None:
         socket = upgrade(connection, f"/ws/echo?{tag}")
         connection.send(data)
         assert code(socket) == 1002
-    (left,) = noted(server, tag, *noted(server, tag)[-1:]) or [None]
-    assert left is None or left[0] == "websocket.disconnect"
+    (left,) = until("the application is told", lambda: journal(server, tag))
+    assert left[0] == "websocket.disconnect"
 
 
 INVALID_UTF_8 = {

@@ -3,22 +3,16 @@
 `/journal?TAG` gives what the requests with that tag noted, `/open?TAG` opens the gate that holds them.
 """
 
-import asyncio
-import os
-
 import aborted
 import http_paths
 import mistakes
 import websocket_paths
 from contract import Application, Receive, Scope, Send, answer_json, gate, journal, tag
 
-started_pids: list[int] = []
-
 
 async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     assert (await receive())["type"] == "lifespan.startup"
-    started_pids.append(os.getpid())
-    scope["state"].update(started=scope["asgi"], shared=[], loop=id(asyncio.get_running_loop()))
+    scope["state"].update(started=scope["asgi"], shared=[])
     await send({"type": "lifespan.startup.complete"})
     assert (await receive())["type"] == "lifespan.shutdown"
     print("lifespan: shut down", flush=True)
