@@ -44,6 +44,16 @@ impl Head {
         head
     }
 
+    /// The head of a 103 (RFC 8297), without fields yet.
+    pub(crate) const fn early_hints() -> Self {
+        Self { status: 103, fields: Vec::new(), blob: Vec::new() }
+    }
+
+    /// Of trailer fields, none yet; they have no status.
+    pub(crate) const fn trailers() -> Self {
+        Self { status: 0, fields: Vec::new(), blob: Vec::new() }
+    }
+
     pub(crate) fn with_status(&self, status: u16) -> Self {
         Self { status, ..self.clone() }
     }

@@ -43,11 +43,23 @@ pub(crate) struct AsgiEndpoint {
     clients: GilCell<Vec<Option<Client>>>,
 }
 
-/// A head that waits for its first body message.
+/// What the messages so far have left to be said.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) enum Held {
+    /// A head that waits for its first body message.
+    Start(Start),
+    /// The body, and trailers behind it.
+    BodyAndTrailers,
+    /// Trailers, of which these have come.
+    Trailers(Head),
+}
+
+/// `http.response.start`.
+#[derive(Debug)]
+pub(crate) struct Start {
     head: Head,
     length: Option<u64>,
+    trailers: bool,
 }
 
 /// One request and its response, as the application's two callables see them.
@@ -136,9 +148,11 @@ impl AsgiEndpoint {
             scope.set_item(pyo3::intern!(py, "state"), state.bind(py).copy()?)?;
         }
         let extensions = PyDict::new(py);
+        extensions.set_item(pyo3::intern!(py, "http.response.early_hint"), PyDict::new(py))?;
         if self.pathsend.is_some() {
             extensions.set_item(pyo3::intern!(py, "http.response.pathsend"), PyDict::new(py))?;
         }
+        extensions.set_item(pyo3::intern!(py, "http.response.trailers"), PyDict::new(py))?;
         scope.set_item(pyo3::intern!(py, "extensions"), extensions)?;
         Ok(scope)
     }
@@ -184,6 +198,26 @@ enum Kind {
     Start,
     Body,
     PathSend,
+    Trailers,
+    EarlyHint,
+}
+
+/// What the next message has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Start,
+    Body,
+    Trailers,
+}
+
+impl Awaited {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "http.response.start",
+            Self::Body => "http.response.body",
+            Self::Trailers => "http.response.trailers",
+        }
+    }
 }
 
 impl Kind {
@@ -192,6 +226,8 @@ impl Kind {
             "http.response.start" => Some(Self::Start),
             "http.response.body" => Some(Self::Body),
             "http.response.pathsend" => Some(Self::PathSend),
+            "http.response.trailers" => Some(Self::Trailers),
+            "http.response.early_hint" => Some(Self::EarlyHint),
             _ => None,
         }
     }
@@ -211,11 +247,11 @@ impl Cycle {
     /// Begins the response that is held, with this length unless the application has named one. For `pathsend`.
     fn begin(&self, py: Python<'_>, length: u64) -> PyResult<()> {
         let exchange = self.exchange.get();
-        let Some(held) = exchange.held.borrow(py)?.take() else {
+        let Some(Held::Start(start)) = exchange.held.borrow(py)?.take() else {
             return Err(PyRuntimeError::new_err("no response is held"));
         };
-        let length = held.length.or(Some(length));
-        exchange.handle().start(py, held.head, length, exchange.request().is_head())
+        let length = start.length.or(Some(length));
+        exchange.handle().start(py, start.head, length, exchange.request().is_head())
     }
 }
 
@@ -230,25 +266,32 @@ impl Cycle {
         let name = name.cast::<PyString>().map_err(|_| PyTypeError::new_err("a type is a str"))?;
         let name = name.to_cow()?;
         let exchange = self.exchange.get();
-        let held = exchange.held.borrow(py)?.is_some();
-        match (exchange.fate().stage(), held, Kind::parse(&name)) {
+        let stage = exchange.fate().stage();
+        let awaited = match &*exchange.held.borrow(py)? {
+            None if stage == Stage::Unanswered => Awaited::Start,
+            Some(Held::Trailers(_)) => Awaited::Trailers,
+            _ => Awaited::Body,
+        };
+        match (stage, awaited, Kind::parse(&name)) {
             (Stage::Gone, ..) => Err(exchange.handle().disconnected(py)?),
-            (Stage::Unanswered, false, Some(Kind::Start)) => {
-                let held = Held::parse(message)?;
-                *exchange.held.borrow(py)? = Some(held);
-                Finished::get(py)
-            }
-            (Stage::Unanswered, true, Some(Kind::Body)) | (Stage::Started, _, Some(Kind::Body)) => {
-                self.body(message)
-            }
-            (Stage::Unanswered, true, Some(Kind::PathSend)) if self.pathsend.is_some() => {
-                self.send_path(message)
-            }
             (Stage::Ended, ..) => Err(PyRuntimeError::new_err(format!(
                 "Unexpected ASGI message '{name}' sent, after response already completed."
             ))),
-            (Stage::Unanswered, false, _) => Err(expected("http.response.start", &name)),
-            (Stage::Unanswered | Stage::Started, ..) => Err(expected("http.response.body", &name)),
+            (_, Awaited::Start, Some(Kind::Start)) => {
+                let start = Start::parse(message)?;
+                *exchange.held.borrow(py)? = Some(Held::Start(start));
+                Finished::get(py)
+            }
+            (_, Awaited::Body, Some(Kind::Body)) => self.body(message),
+            (Stage::Unanswered, Awaited::Body, Some(Kind::PathSend)) if self.pathsend.is_some() => {
+                self.send_path(message)
+            }
+            (_, Awaited::Trailers, Some(Kind::Trailers)) => self.trailers(message),
+            (Stage::Unanswered, _, Some(Kind::EarlyHint)) => self.early_hint(message),
+            _ => Err(PyRuntimeError::new_err(format!(
+                "Expected ASGI message '{}', but got '{name}'.",
+                awaited.name()
+            ))),
         }
     }
 
@@ -258,31 +301,80 @@ impl Cycle {
             Some(body) => body_of(&body)?,
             None => PyBytes::new(py, b"").unbind(),
         };
-        let more = match message.get_item(pyo3::intern!(py, "more_body"))? {
-            Some(more) => more.is_truthy()?,
-            None => false,
-        };
+        let more = flag(message, pyo3::intern!(py, "more_body"))?;
         let exchange = self.exchange.get();
         let handle = exchange.handle();
         let held = exchange.held.borrow(py)?.take();
         match held {
-            Some(Held { head, length })
+            Some(Held::Start(Start { head, length, trailers: false }))
                 if !more
                     && length.is_none_or(|length| length == body.as_bytes(py).len() as u64)
                     && !exchange.request().is_head() =>
             {
                 handle.answer(py, Answer { head, body })?;
             }
-            Some(Held { head, length }) => {
+            Some(Held::Start(Start { head, length, trailers })) => {
                 handle.start(py, head, length, exchange.request().is_head())?;
-                handle.write(py, body, !more)?;
+                self.piece(py, body, more, trailers)?;
             }
-            None => handle.write(py, body, !more)?,
+            Some(Held::BodyAndTrailers | Held::Trailers(_)) => self.piece(py, body, more, true)?,
+            None => self.piece(py, body, more, false)?,
         }
         if handle.is_full(py)? {
             let waiting = Waiting::new(self.exchange.clone_ref(py), Wish::Room);
             return Ok(Bound::new(py, waiting)?.into_any());
         }
+        Finished::get(py)
+    }
+
+    /// A piece of a body whose head was started. Trailers end it in its stead.
+    fn piece(
+        &self,
+        py: Python<'_>,
+        body: Py<PyBytes>,
+        more: bool,
+        trailers: bool,
+    ) -> PyResult<()> {
+        let exchange = self.exchange.get();
+        if trailers {
+            let held = if more { Held::BodyAndTrailers } else { Held::Trailers(Head::trailers()) };
+            *exchange.held.borrow(py)? = Some(held);
+        }
+        exchange.handle().write(py, body, !more && !trailers)
+    }
+
+    /// The extension http.response.trailers.
+    fn trailers<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let exchange = self.exchange.get();
+        let mut fields = match exchange.held.borrow(py)?.take() {
+            Some(Held::Trailers(fields)) => fields,
+            _ => Head::trailers(),
+        };
+        if let Some(headers) = message.get_item(pyo3::intern!(py, "headers"))? {
+            for field in headers.try_iter()? {
+                let (name, value) = pair(&field?)?;
+                fields.push(name.as_bytes(), value.as_bytes())?;
+            }
+        }
+        if flag(message, pyo3::intern!(py, "more_trailers"))? {
+            *exchange.held.borrow(py)? = Some(Held::Trailers(fields));
+        } else {
+            exchange.handle().trail(py, fields)?;
+        }
+        Finished::get(py)
+    }
+
+    /// The extension http.response.early_hint.
+    fn early_hint<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let mut hints = Head::early_hints();
+        for link in item(message, pyo3::intern!(py, "links"))?.try_iter()? {
+            let link = link?.cast_into::<PyBytes>();
+            let link = link.map_err(|_| PyTypeError::new_err("a link is a byte string"))?;
+            hints.push(b"link", link.as_bytes())?;
+        }
+        self.exchange.get().handle().inform(py, &hints)?;
         Finished::get(py)
     }
 
@@ -298,7 +390,7 @@ impl Cycle {
     }
 }
 
-impl Held {
+impl Start {
     fn parse(message: &Bound<'_, PyDict>) -> PyResult<Self> {
         let py = message.py();
         let mut head = Head::of_status(&item(message, pyo3::intern!(py, "status"))?)?;
@@ -322,7 +414,8 @@ impl Held {
             (None, Some(headers)) => headers.try_iter()?.try_for_each(|field| push(&field?))?,
             (None, None) => {}
         }
-        Ok(Self { head, length })
+        let trailers = flag(message, pyo3::intern!(py, "trailers"))?;
+        Ok(Self { head, length, trailers })
     }
 }
 
@@ -353,8 +446,9 @@ fn item<'py>(
     message.get_item(key)?.ok_or_else(|| PyKeyError::new_err(key.clone().unbind()))
 }
 
-fn expected(wanted: &str, got: &str) -> PyErr {
-    PyRuntimeError::new_err(format!("Expected ASGI message '{wanted}', but got '{got}'."))
+/// False where it is left out.
+fn flag(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<bool> {
+    message.get_item(key)?.map_or(Ok(false), |value| value.is_truthy())
 }
 
 /// `http.request`.

@@ -93,6 +93,17 @@ impl Handle {
         Err(PyRuntimeError::new_err(wrong))
     }
 
+    /// Ends a body that was not ended, with these fields behind it.
+    pub(crate) fn trail(&self, py: Python<'_>, fields: Head) -> PyResult<()> {
+        let accepted = self.books(py, |lane, id, _| lane.trail(py, id, fields))?;
+        accepted.map_err(|wrong| PyRuntimeError::new_err(wrong.to_string()))
+    }
+
+    /// An informational response ahead of one that was not started.
+    pub(crate) fn inform(&self, py: Python<'_>, head: &Head) -> PyResult<()> {
+        self.books(py, |lane, id, _| lane.inform(id, head))
+    }
+
     /// A whole answer, where nothing was answered yet.
     pub(crate) fn answer(&self, py: Python<'_>, answer: Answer) -> PyResult<()> {
         self.books(py, |lane, id, fate| lane.answer(py, id, fate, answer))

@@ -403,6 +403,30 @@ impl Lane {
         Ok(Ok(()))
     }
 
+    /// Ends a body that was not ended, with these fields behind it.
+    pub(crate) fn trail(
+        &mut self,
+        py: Python<'_>,
+        id: u64,
+        fields: Head,
+    ) -> Result<Result<(), WrongLength>, Fault> {
+        let Some(open) = self.open.get_mut(&id) else { return Ok(Ok(())) };
+        if let Err(wrong) = open.output.trail(fields) {
+            return Ok(Err(wrong));
+        }
+        over(open, Stage::Ended, &mut self.errands);
+        self.make_ready(id);
+        self.pump(py)?;
+        Ok(Ok(()))
+    }
+
+    /// An informational response ahead of one that was not started. It is left out where there is no room for it now: it
+    /// only saves time.
+    pub(crate) fn inform(&mut self, id: u64, head: &Head) -> Result<(), Fault> {
+        self.lane.send_informational(id, &head.response(None, &[], false))?;
+        Ok(())
+    }
+
     fn make_ready(&mut self, id: u64) {
         if let Some(open) = self.open.get_mut(&id)
             && !std::mem::replace(&mut open.output.ready, true)
@@ -447,6 +471,10 @@ impl Lane {
                 let written = (response.body.len(), response.end);
                 open.output.head = None;
                 written
+            }
+            Due::Trailers(fields) => {
+                let written = self.lane.send_trailers(id, &fields.response(None, &[], true))?;
+                return Ok(if written { Progress::Ended } else { Progress::Full });
             }
             Due::Body { part, end } => match self.lane.send_body(id, part, end)? {
                 Some(taken) => (taken, end && taken == part.len()),

@@ -65,6 +65,8 @@ pub(crate) struct Output {
     pub(crate) credit: u64,
     /// The last piece is the body's end.
     pub(crate) ended: bool,
+    /// Go behind the last piece.
+    trailers: Option<Head>,
     /// Nothing but ABORT is to be written.
     pub(crate) aborts: bool,
     /// True exactly while the exchange is in the lane's list of those with something to write.
@@ -95,6 +97,8 @@ pub(crate) enum Due<'a> {
         part: &'a [u8],
         end: bool,
     },
+    /// These fields, which end the response.
+    Trailers(&'a Head),
 }
 
 impl fmt::Display for WrongLength {
@@ -136,6 +140,7 @@ impl Default for Output {
             queued: 0,
             credit: EXCHANGE_WINDOW as u64,
             ended: false,
+            trailers: None,
             aborts: false,
             ready: false,
         }
@@ -162,10 +167,7 @@ impl Output {
         let accepted = self.accepted + size as u64;
         match self.length {
             Some(length) if accepted > length => return Err(WrongLength::Longer { length }),
-            // HEAD may leave the body out that its length is of.
-            Some(length) if end && accepted < length && !(self.silent && accepted == 0) => {
-                return Err(WrongLength::Shorter { length, accepted });
-            }
+            Some(_) if end => self.check_end(accepted)?,
             // The whole body is here before anything was written.
             None if end && self.head.is_some() => self.length = Some(accepted),
             _ => {}
@@ -176,6 +178,26 @@ impl Output {
             self.pieces.push_back(Piece { bytes, sent: 0 });
         }
         Ok(())
+    }
+
+    /// Accepts what ends a body that was not ended.
+    ///
+    /// # Errors
+    /// The body does not agree with the head's length; nothing was accepted.
+    pub(crate) fn trail(&mut self, fields: Head) -> Result<(), WrongLength> {
+        self.check_end(self.accepted)?;
+        (self.trailers, self.ended) = (Some(fields), true);
+        Ok(())
+    }
+
+    /// Whether a body of so many bytes agrees with the head. HEAD may leave the body out that its length is of.
+    fn check_end(&self, accepted: u64) -> Result<(), WrongLength> {
+        match self.length {
+            Some(length) if accepted < length && !(self.silent && accepted == 0) => {
+                Err(WrongLength::Shorter { length, accepted })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// True when the application should wait before it goes on.
@@ -206,10 +228,14 @@ impl Output {
         let room = usize::try_from(self.credit).unwrap_or(usize::MAX).min(part_max);
         let rest = self.pieces.front().map_or(&[][..], |piece| piece.rest(py));
         let part = rest.get(..room).unwrap_or(rest);
-        let last = self.ended && self.pieces.len() <= 1 && part.len() == rest.len();
+        let all = self.ended && self.pieces.len() <= 1 && part.len() == rest.len();
+        let last = all && self.trailers.is_none();
         match &self.head {
             Some(head) => Due::Head { head, length: self.length, body: part, end: last },
-            None if part.is_empty() && !last => Due::Nothing,
+            None if part.is_empty() && !last => match &self.trailers {
+                Some(fields) if all => Due::Trailers(fields),
+                _ => Due::Nothing,
+            },
             None => Due::Body { part, end: last },
         }
     }
