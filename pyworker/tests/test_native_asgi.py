@@ -91,12 +91,12 @@ def test_the_scope_has_everything() -> None:
         "query_string": b"q=%20",
         "headers": fields,
         "state": state,
-        "extensions": {"http.response.pathsend": {}},
+        "extensions": {"http.response.early_hint": {}, "http.response.pathsend": {}, "http.response.trailers": {}},
     }
     assert (second["http_version"], second["server"], second["client"]) == ("1.0", ("/run/x", None), None)
     assert (second["root_path"], second["path"], second["raw_path"]) == ("/api", "/api/p", b"/api/p")
     assert "state" not in second
-    assert second["extensions"] == {}
+    assert second["extensions"] == {"http.response.early_hint": {}, "http.response.trailers": {}}
     assert first["state"] is not third["state"] is not state
     assert first["state"]["pool"] is third["state"]["pool"]
     assert first["extensions"] is not third["extensions"]
