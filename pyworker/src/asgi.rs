@@ -328,13 +328,7 @@ impl Cycle {
     }
 
     /// A piece of a body whose head was started. Trailers end it in its stead.
-    fn piece(
-        &self,
-        py: Python<'_>,
-        body: Py<PyBytes>,
-        more: bool,
-        trailers: bool,
-    ) -> PyResult<()> {
+    fn piece(&self, py: Python<'_>, body: Py<PyBytes>, more: bool, trailers: bool) -> PyResult<()> {
         let exchange = self.exchange.get();
         if trailers {
             let held = if more { Held::BodyAndTrailers } else { Held::Trailers(Head::trailers()) };
