@@ -102,6 +102,16 @@ impl Head {
         matches!(self.status, 204 | 304)
     }
 
+    /// 103, without its links (RFC 8297).
+    pub(crate) const fn early_hints() -> Self {
+        Self { status: 103, fields: Vec::new(), blob: Vec::new() }
+    }
+
+    /// The fields behind a body; none yet.
+    pub(crate) const fn trailers() -> Self {
+        Self { status: 200, fields: Vec::new(), blob: Vec::new() }
+    }
+
     /// Makes room for so many usual fields.
     pub(crate) fn reserve(&mut self, count: usize) {
         self.fields.reserve(count.min(HEAD_FIELDS_MAX));
