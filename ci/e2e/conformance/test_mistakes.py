@@ -82,7 +82,8 @@ IN_THE_BODY = {
 @pytest.mark.parametrize(("name", "said"), IN_THE_BODY.items())
 def test_in_the_body_the_client_sees_that_it_is_not_whole(server: Listening, name: str, said: str) -> None:
     before = len(server.log.find(said))
-    assert outcome(server, f"/mistake/{name}") is None
+    response = outcome(server, f"/mistake/{name}")
+    assert response is None or response.status == 502, "which is what is said where nothing was sent yet"
     server.log.wait(said, before + 1)
 
 
@@ -99,9 +100,10 @@ def test_what_is_too_much_is_not_sent(server: Listening) -> None:
     tag = new_tag()
     with server.connect() as connection:
         response = connection.request("GET", f"/mistake/too-long-in-pieces?{tag}")
-        assert (response.status, response.body) == (200, b"piece")
         noted(server, tag, "refused")
-        assert connection.rest() == b""
+        if response.status != 502:
+            assert (response.status, response.body) == (200, b"piece")
+            assert connection.rest() == b""
 
 
 BEHIND_THE_END = {
