@@ -44,16 +44,6 @@ impl Head {
         head
     }
 
-    /// The head of a 103 (RFC 8297), without fields yet.
-    pub(crate) const fn early_hints() -> Self {
-        Self { status: 103, fields: Vec::new(), blob: Vec::new() }
-    }
-
-    /// Of trailer fields, none yet; they have no status.
-    pub(crate) const fn trailers() -> Self {
-        Self { status: 0, fields: Vec::new(), blob: Vec::new() }
-    }
-
     pub(crate) fn with_status(&self, status: u16) -> Self {
         Self { status, ..self.clone() }
     }
@@ -110,6 +100,16 @@ impl Head {
     /// RFC 9110 §6.4.1: whatever is written behind such a head is not sent.
     pub(crate) fn has_no_body(&self) -> bool {
         matches!(self.status, 204 | 304)
+    }
+
+    /// 103, without its links (RFC 8297).
+    pub(crate) const fn early_hints() -> Self {
+        Self { status: 103, fields: Vec::new(), blob: Vec::new() }
+    }
+
+    /// The fields behind a body; none yet.
+    pub(crate) const fn trailers() -> Self {
+        Self { status: 200, fields: Vec::new(), blob: Vec::new() }
     }
 
     /// Makes room for so many usual fields.

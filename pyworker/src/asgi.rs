@@ -43,23 +43,37 @@ pub(crate) struct AsgiEndpoint {
     clients: GilCell<Vec<Option<Client>>>,
 }
 
-/// What the messages so far have left to be said.
-#[derive(Debug)]
-pub(crate) enum Held {
-    /// A head that waits for its first body message.
-    Start(Start),
-    /// The body, and trailers behind it.
-    BodyAndTrailers,
-    /// Trailers, of which these have come.
-    Trailers(Head),
+/// How far the messages of a response have come that nothing was written of yet, or that does not end with its body.
+#[derive(Debug, Default)]
+pub(crate) struct Course {
+    /// The start, until the first body message.
+    held: Option<Held>,
+    trailers: Trailers,
 }
 
-/// `http.response.start`.
 #[derive(Debug)]
-pub(crate) struct Start {
+struct Held {
     head: Head,
     length: Option<u64>,
+    /// Trailers follow the body.
     trailers: bool,
+}
+
+#[derive(Debug, Default)]
+enum Trailers {
+    #[default]
+    None,
+    /// They follow the body, which is not over.
+    Announced,
+    /// The body is over; these fields have come.
+    Awaited(Head),
+}
+
+impl Course {
+    /// A response was begun, as far as the application knows.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
 }
 
 /// One request and its response, as the application's two callables see them.
@@ -148,11 +162,11 @@ impl AsgiEndpoint {
             scope.set_item(pyo3::intern!(py, "state"), state.bind(py).copy()?)?;
         }
         let extensions = PyDict::new(py);
+        extensions.set_item(pyo3::intern!(py, "http.response.trailers"), PyDict::new(py))?;
         extensions.set_item(pyo3::intern!(py, "http.response.early_hint"), PyDict::new(py))?;
         if self.pathsend.is_some() {
             extensions.set_item(pyo3::intern!(py, "http.response.pathsend"), PyDict::new(py))?;
         }
-        extensions.set_item(pyo3::intern!(py, "http.response.trailers"), PyDict::new(py))?;
         scope.set_item(pyo3::intern!(py, "extensions"), extensions)?;
         Ok(scope)
     }
@@ -198,26 +212,8 @@ enum Kind {
     Start,
     Body,
     PathSend,
-    Trailers,
     EarlyHint,
-}
-
-/// What the next message has to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaited {
-    Start,
-    Body,
     Trailers,
-}
-
-impl Awaited {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Start => "http.response.start",
-            Self::Body => "http.response.body",
-            Self::Trailers => "http.response.trailers",
-        }
-    }
 }
 
 impl Kind {
@@ -226,8 +222,8 @@ impl Kind {
             "http.response.start" => Some(Self::Start),
             "http.response.body" => Some(Self::Body),
             "http.response.pathsend" => Some(Self::PathSend),
-            "http.response.trailers" => Some(Self::Trailers),
             "http.response.early_hint" => Some(Self::EarlyHint),
+            "http.response.trailers" => Some(Self::Trailers),
             _ => None,
         }
     }
@@ -247,11 +243,11 @@ impl Cycle {
     /// Begins the response that is held, with this length unless the application has named one. For `pathsend`.
     fn begin(&self, py: Python<'_>, length: u64) -> PyResult<()> {
         let exchange = self.exchange.get();
-        let Some(Held::Start(start)) = exchange.held.borrow(py)?.take() else {
+        let Some(held) = exchange.course.borrow(py)?.held.take() else {
             return Err(PyRuntimeError::new_err("no response is held"));
         };
-        let length = start.length.or(Some(length));
-        exchange.handle().start(py, start.head, length, exchange.request().is_head())
+        let length = held.length.or(Some(length));
+        exchange.handle().start(py, held.head, length, exchange.request().is_head())
     }
 }
 
@@ -266,33 +262,70 @@ impl Cycle {
         let name = name.cast::<PyString>().map_err(|_| PyTypeError::new_err("a type is a str"))?;
         let name = name.to_cow()?;
         let exchange = self.exchange.get();
-        let stage = exchange.fate().stage();
-        let awaited = match &*exchange.held.borrow(py)? {
-            None if stage == Stage::Unanswered => Awaited::Start,
-            Some(Held::Trailers(_)) => Awaited::Trailers,
-            _ => Awaited::Body,
+        let (is_held, trails) = {
+            let course = exchange.course.borrow(py)?;
+            (course.is_held(), matches!(course.trailers, Trailers::Awaited(_)))
         };
-        match (stage, awaited, Kind::parse(&name)) {
-            (Stage::Gone, ..) => Err(exchange.handle().disconnected(py)?),
-            (Stage::Ended, ..) => Err(PyRuntimeError::new_err(format!(
+        match (exchange.fate().stage(), Kind::parse(&name)) {
+            (Stage::Gone, _) => Err(exchange.handle().disconnected(py)?),
+            (Stage::Ended, _) => Err(PyRuntimeError::new_err(format!(
                 "Unexpected ASGI message '{name}' sent, after response already completed."
             ))),
-            (_, Awaited::Start, Some(Kind::Start)) => {
-                let start = Start::parse(message)?;
-                *exchange.held.borrow(py)? = Some(Held::Start(start));
+            (Stage::Unanswered, Some(Kind::Start)) if !is_held => {
+                let held = Held::parse(message)?;
+                exchange.course.borrow(py)?.held = Some(held);
                 Finished::get(py)
             }
-            (_, Awaited::Body, Some(Kind::Body)) => self.body(message),
-            (Stage::Unanswered, Awaited::Body, Some(Kind::PathSend)) if self.pathsend.is_some() => {
+            (Stage::Unanswered, Some(Kind::EarlyHint)) if !is_held => self.hint(message),
+            (Stage::Unanswered, _) if !is_held => Err(expected("http.response.start", &name)),
+            (Stage::Started, Some(Kind::Trailers)) if trails => self.trailers(message),
+            (Stage::Started, _) if trails => Err(expected("http.response.trailers", &name)),
+            (_, Some(Kind::Body)) => self.body(message),
+            (Stage::Unanswered, Some(Kind::PathSend)) if self.pathsend.is_some() => {
                 self.send_path(message)
             }
-            (_, Awaited::Trailers, Some(Kind::Trailers)) => self.trailers(message),
-            (Stage::Unanswered, _, Some(Kind::EarlyHint)) => self.early_hint(message),
-            _ => Err(PyRuntimeError::new_err(format!(
-                "Expected ASGI message '{}', but got '{name}'.",
-                awaited.name()
-            ))),
+            (Stage::Unanswered | Stage::Started, _) => Err(expected("http.response.body", &name)),
         }
+    }
+
+    /// 103 (RFC 8297), ahead of the response.
+    fn hint<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let mut head = Head::early_hints();
+        for link in item(message, pyo3::intern!(py, "links"))?.try_iter()? {
+            let link = link?;
+            let wrong = |_| PyTypeError::new_err("a link is a byte string");
+            head.push(b"link", link.cast::<PyBytes>().map_err(wrong)?.as_bytes())?;
+        }
+        self.exchange.get().handle().inform(py, &head)?;
+        Finished::get(py)
+    }
+
+    fn trailers<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let mut more = Vec::new();
+        if let Some(headers) = message.get_item(pyo3::intern!(py, "headers"))? {
+            for field in headers.try_iter()? {
+                more.push(pair(&field?)?);
+            }
+        }
+        let ends = !flag(message, pyo3::intern!(py, "more_trailers"))?;
+        let exchange = self.exchange.get();
+        let trailers = {
+            let mut course = exchange.course.borrow(py)?;
+            let Trailers::Awaited(fields) = &mut course.trailers else {
+                unreachable!("asked for before")
+            };
+            let pushed = more
+                .iter()
+                .try_for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
+            pushed?;
+            if ends { std::mem::take(&mut course.trailers) } else { Trailers::None }
+        };
+        if let Trailers::Awaited(fields) = trailers {
+            exchange.handle().trail(py, fields)?;
+        }
+        self.when_there_is_room(py)
     }
 
     fn body<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
@@ -304,71 +337,38 @@ impl Cycle {
         let more = flag(message, pyo3::intern!(py, "more_body"))?;
         let exchange = self.exchange.get();
         let handle = exchange.handle();
-        let held = exchange.held.borrow(py)?.take();
+        let (held, trails) = {
+            let mut course = exchange.course.borrow(py)?;
+            if course.held.as_ref().is_some_and(|held| held.trailers) {
+                course.trailers = Trailers::Announced;
+            }
+            (course.held.take(), matches!(course.trailers, Trailers::Announced))
+        };
         match held {
-            Some(Held::Start(Start { head, length, trailers: false }))
+            Some(Held { head, length, trailers: false })
                 if !more
                     && length.is_none_or(|length| length == body.as_bytes(py).len() as u64)
                     && !exchange.request().is_head() =>
             {
                 handle.answer(py, Answer { head, body })?;
             }
-            Some(Held::Start(Start { head, length, trailers })) => {
+            Some(Held { head, length, .. }) => {
                 handle.start(py, head, length, exchange.request().is_head())?;
-                self.piece(py, body, more, trailers)?;
+                handle.write(py, body, !more && !trails)?;
             }
-            Some(Held::BodyAndTrailers | Held::Trailers(_)) => self.piece(py, body, more, true)?,
-            None => self.piece(py, body, more, false)?,
+            None => handle.write(py, body, !more && !trails)?,
         }
-        if handle.is_full(py)? {
+        if trails && !more {
+            exchange.course.borrow(py)?.trailers = Trailers::Awaited(Head::trailers());
+        }
+        self.when_there_is_room(py)
+    }
+
+    fn when_there_is_room<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.exchange.get().handle().is_full(py)? {
             let waiting = Waiting::new(self.exchange.clone_ref(py), Wish::Room);
             return Ok(Bound::new(py, waiting)?.into_any());
         }
-        Finished::get(py)
-    }
-
-    /// A piece of a body whose head was started. Trailers end it in its stead.
-    fn piece(&self, py: Python<'_>, body: Py<PyBytes>, more: bool, trailers: bool) -> PyResult<()> {
-        let exchange = self.exchange.get();
-        if trailers {
-            let held = if more { Held::BodyAndTrailers } else { Held::Trailers(Head::trailers()) };
-            *exchange.held.borrow(py)? = Some(held);
-        }
-        exchange.handle().write(py, body, !more && !trailers)
-    }
-
-    /// The extension http.response.trailers.
-    fn trailers<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
-        let py = message.py();
-        let exchange = self.exchange.get();
-        let mut fields = match exchange.held.borrow(py)?.take() {
-            Some(Held::Trailers(fields)) => fields,
-            _ => Head::trailers(),
-        };
-        if let Some(headers) = message.get_item(pyo3::intern!(py, "headers"))? {
-            for field in headers.try_iter()? {
-                let (name, value) = pair(&field?)?;
-                fields.push(name.as_bytes(), value.as_bytes())?;
-            }
-        }
-        if flag(message, pyo3::intern!(py, "more_trailers"))? {
-            *exchange.held.borrow(py)? = Some(Held::Trailers(fields));
-        } else {
-            exchange.handle().trail(py, fields)?;
-        }
-        Finished::get(py)
-    }
-
-    /// The extension http.response.early_hint.
-    fn early_hint<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
-        let py = message.py();
-        let mut hints = Head::early_hints();
-        for link in item(message, pyo3::intern!(py, "links"))?.try_iter()? {
-            let link = link?.cast_into::<PyBytes>();
-            let link = link.map_err(|_| PyTypeError::new_err("a link is a byte string"))?;
-            hints.push(b"link", link.as_bytes())?;
-        }
-        self.exchange.get().handle().inform(py, &hints)?;
         Finished::get(py)
     }
 
@@ -384,7 +384,7 @@ impl Cycle {
     }
 }
 
-impl Start {
+impl Held {
     fn parse(message: &Bound<'_, PyDict>) -> PyResult<Self> {
         let py = message.py();
         let mut head = Head::of_status(&item(message, pyo3::intern!(py, "status"))?)?;
@@ -443,6 +443,10 @@ fn item<'py>(
 /// False where it is left out.
 fn flag(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<bool> {
     message.get_item(key)?.map_or(Ok(false), |value| value.is_truthy())
+}
+
+fn expected(wanted: &str, got: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("Expected ASGI message '{wanted}', but got '{got}'."))
 }
 
 /// `http.request`.

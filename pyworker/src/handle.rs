@@ -93,13 +93,13 @@ impl Handle {
         Err(PyRuntimeError::new_err(wrong))
     }
 
-    /// Ends a body that was not ended, with these fields behind it.
-    pub(crate) fn trail(&self, py: Python<'_>, fields: Head) -> PyResult<()> {
-        let accepted = self.books(py, |lane, id, _| lane.trail(py, id, fields))?;
+    /// The fields behind a body, which end the response.
+    pub(crate) fn trail(&self, py: Python<'_>, trailers: Head) -> PyResult<()> {
+        let accepted = self.books(py, |lane, id, fate| lane.trail(py, id, fate, trailers))?;
         accepted.map_err(|wrong| PyRuntimeError::new_err(wrong.to_string()))
     }
 
-    /// An informational response ahead of one that was not started.
+    /// A 1xx ahead of the answer.
     pub(crate) fn inform(&self, py: Python<'_>, head: &Head) -> PyResult<()> {
         self.books(py, |lane, id, _| lane.inform(id, head))
     }

@@ -21,6 +21,8 @@ pub(crate) struct Open {
     pub(crate) input: Input,
     /// Body bytes that were taken and not reported yet.
     pub(crate) credit_due: u64,
+    /// The client waits to be asked for the body (RFC 9110 §10.1.1).
+    pub(crate) expects: bool,
     pub(crate) output: Output,
     /// What runs the rest of the handler, if it was suspended.
     pub(crate) task: Option<(Py<PyAny>, Cancels)>,
@@ -63,9 +65,8 @@ pub(crate) struct Output {
     queued: usize,
     /// Body bytes that the edge has room for.
     pub(crate) credit: u64,
-    /// The last piece is the body's end.
+    /// The last piece is the body's end, or only these trailers follow it.
     pub(crate) ended: bool,
-    /// Go behind the last piece.
     trailers: Option<Head>,
     /// Nothing but ABORT is to be written.
     pub(crate) aborts: bool,
@@ -97,7 +98,7 @@ pub(crate) enum Due<'a> {
         part: &'a [u8],
         end: bool,
     },
-    /// These fields, which end the response.
+    /// The end.
     Trailers(&'a Head),
 }
 
@@ -121,6 +122,7 @@ impl Open {
             fate,
             input,
             credit_due,
+            expects: false,
             output: Output::default(),
             task: None,
             readers: Vec::new(),
@@ -167,7 +169,10 @@ impl Output {
         let accepted = self.accepted + size as u64;
         match self.length {
             Some(length) if accepted > length => return Err(WrongLength::Longer { length }),
-            Some(_) if end => self.check_end(accepted)?,
+            // HEAD may leave the body out that its length is of.
+            Some(length) if end && accepted < length && !(self.silent && accepted == 0) => {
+                return Err(WrongLength::Shorter { length, accepted });
+            }
             // The whole body is here before anything was written.
             None if end && self.head.is_some() => self.length = Some(accepted),
             _ => {}
@@ -180,23 +185,16 @@ impl Output {
         Ok(())
     }
 
-    /// Accepts what ends a body that was not ended.
-    ///
-    /// # Errors
-    /// The body does not agree with the head's length; nothing was accepted.
-    pub(crate) fn trail(&mut self, fields: Head) -> Result<(), WrongLength> {
-        self.check_end(self.accepted)?;
-        (self.trailers, self.ended) = (Some(fields), true);
-        Ok(())
-    }
-
-    /// Whether a body of so many bytes agrees with the head. HEAD may leave the body out that its length is of.
-    fn check_end(&self, accepted: u64) -> Result<(), WrongLength> {
+    /// Accepts the fields that end the body.
+    pub(crate) fn trail(&mut self, trailers: Head) -> Result<(), WrongLength> {
         match self.length {
-            Some(length) if accepted < length && !(self.silent && accepted == 0) => {
-                Err(WrongLength::Shorter { length, accepted })
+            Some(length) if self.accepted < length && !self.silent => {
+                Err(WrongLength::Shorter { length, accepted: self.accepted })
             }
-            _ => Ok(()),
+            _ => {
+                (self.ended, self.trailers) = (true, Some(trailers));
+                Ok(())
+            }
         }
     }
 
@@ -228,12 +226,12 @@ impl Output {
         let room = usize::try_from(self.credit).unwrap_or(usize::MAX).min(part_max);
         let rest = self.pieces.front().map_or(&[][..], |piece| piece.rest(py));
         let part = rest.get(..room).unwrap_or(rest);
-        let all = self.ended && self.pieces.len() <= 1 && part.len() == rest.len();
-        let last = all && self.trailers.is_none();
+        let over = self.ended && self.pieces.len() <= 1 && part.len() == rest.len();
+        let last = over && self.trailers.is_none();
         match &self.head {
             Some(head) => Due::Head { head, length: self.length, body: part, end: last },
             None if part.is_empty() && !last => match &self.trailers {
-                Some(fields) if all => Due::Trailers(fields),
+                Some(trailers) if over => Due::Trailers(trailers),
                 _ => Due::Nothing,
             },
             None => Due::Body { part, end: last },

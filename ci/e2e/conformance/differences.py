@@ -56,11 +56,6 @@ DIFFERENCES = {
         None,
         "What has not left the server when the application breaks off is taken back for a whole answer; uvicorn has written it.",
     ),
-    "interim responses to a body that is refused": Difference(
-        [100],
-        [],
-        "The edge asks for the body as it hands the request on (RFC 9110 §10.1.1 lets it); uvicorn asks at the first `receive`.",
-    ),
     "connection behind a mistake": Difference(
         True, False, "The response was whole, so the client's connection is no part of the mistake; uvicorn closes it."
     ),
