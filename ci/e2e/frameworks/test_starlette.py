@@ -64,10 +64,13 @@ def test_sessions(browser: Browser) -> None:
 def test_middleware_and_compression(browser: Browser) -> None:
     plain = browser.get("/static/style.css")
     packed = browser.get("/static/style.css", accept_encoding="gzip")
-    assert (packed["content-encoding"], packed["x-timing"]) == ("gzip", "taken")
-    assert "Accept-Encoding" in packed["vary"]
+    # Starlette does not compress what the server sends by its name (http.response.pathsend).
+    assert packed["x-timing"] == "taken"
+    assert packed.all("content-encoding") in (["gzip"], [])
     assert content(packed) == plain.body
     streamed = browser.get("/numbers?count=2000", accept_encoding="gzip")
+    assert streamed["content-encoding"] == "gzip"
+    assert "Accept-Encoding" in streamed["vary"]
     assert content(streamed) == browser.get("/numbers?count=2000").body
 
 
