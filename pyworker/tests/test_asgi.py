@@ -34,6 +34,12 @@ def asgi2(scope: Any) -> Any:
     return instance
 
 
+async def handler(user_id: int) -> None: ...
+
+
+async def takes_anything(*args: Any) -> None: ...
+
+
 def wsgi(environ: Any, start_response: Any) -> Any: ...
 
 
@@ -84,6 +90,8 @@ class Asgi3ByInstance:
         (Wsgi(), "wsgi"),
         (Wsgi().__call__, "wsgi"),
         (WsgiByInstance, "wsgi"),
+        (takes_anything, "asgi"),
+        (handler, None),
         (factory, None),
         (Asgi3, None),
         (3, None),
