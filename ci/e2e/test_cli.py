@@ -150,7 +150,11 @@ def test_an_interpreter_without_the_package_is_one_line() -> None:
         ("broken_syntax:app", "SyntaxError: ", 2),
         ("nowhere:app", "ModuleNotFoundError: No module named 'nowhere'", 2),
         ("echo:nothing", "AttributeError: module 'echo' has no attribute 'nothing'", 3),
-        ("echo:tag", "is an object of type builtins.function, not a fasterapi.FastAPI application", 2),
+        (
+            "echo:tag",
+            "is an object of type builtins.function: neither a fasterapi.FastAPI nor an ASGI nor a WSGI application",
+            2,
+        ),
         ("exits:app", "SystemExit: 3", 2),
     ],
 )

@@ -218,9 +218,6 @@ impl Core {
         }
         connection.reading =
             if end { Reading::Answering(exchange) } else { Reading::Body(exchange) };
-        if head.expects_continue && consumed == 0 {
-            connection.h1.encode_continue(&mut connection.output);
-        }
         consumed
     }
 
