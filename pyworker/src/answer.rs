@@ -88,6 +88,11 @@ impl Head {
         let Ok(status) = status.extract::<u16>() else {
             return Err(wrong("a status is an int", status));
         };
+        Self::of_code(status)
+    }
+
+    /// The same, of a number.
+    pub(crate) fn of_code(status: u16) -> PyResult<Self> {
         // What the edge sends as a final response (RFC 9110 §15); interim ones are not an application's answer.
         if !(200..=599).contains(&status) {
             return Err(PyValueError::new_err(format!(

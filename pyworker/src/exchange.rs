@@ -148,6 +148,21 @@ impl Arrived {
         PyList::new(py, pairs.collect::<Vec<_>>())
     }
 
+    /// Its fields, as bytes.
+    pub(crate) fn field_list(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields().iter().map(|field| (self.text(field.name), self.text(field.value)))
+    }
+
+    /// As a status line has it, where it is not 1.1.
+    pub(crate) fn unusual_protocol(&self) -> Option<&'static str> {
+        match self.version {
+            10 => Some("HTTP/1.0"),
+            20 => Some("HTTP/2"),
+            30 => Some("HTTP/3"),
+            _ => None,
+        }
+    }
+
     fn bytes<'py>(&self, py: Python<'py>, span: Span) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.text(span))
     }

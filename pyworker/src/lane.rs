@@ -282,6 +282,11 @@ impl Lane {
         self.open.entry(id).or_insert_with(|| Open::new(Arc::clone(fate), Input::Done, 0))
     }
 
+    /// Enters an exchange whose request has come whole, and whose handler begins later.
+    pub(crate) fn begin(&mut self, id: u64, fate: &Arc<Fate>) {
+        self.entry(id, fate);
+    }
+
     /// Wakes `future` when there is input, or the exchange is over.
     pub(crate) fn await_input(&mut self, id: u64, fate: &Arc<Fate>, future: Py<PyAny>) {
         self.entry(id, fate).readers.push(future);
@@ -300,6 +305,10 @@ impl Lane {
                 self.errands.push(Errand::Drop(waiters.swap_remove(at)));
             }
         }
+    }
+
+    pub(crate) fn is_open(&self, id: u64) -> bool {
+        self.open.contains_key(&id)
     }
 
     pub(crate) fn is_full(&self, id: u64) -> bool {
