@@ -32,7 +32,7 @@ class Threads:
         self.lanes = _native.Lanes(self.edge.attach(), self.edge.fds())
         self.reported: list[BaseException] = []
         made = WsgiApplication(app, threads=count, **{"server": ("127.0.0.1", 8000), **options})
-        made.report = self.reported.append  # type: ignore[method-assign]
+        made.report = self.reported.append  # type: ignore[method-assign, assignment]
         loop = type("Loop", (), {"create_future": staticmethod(lambda: None)})()
         unused: Any = None
         self.lanes.serve(made.endpoints(), loop=loop, dumps=unused, dumps_args=(), encode=unused, fail=unused)
@@ -159,7 +159,7 @@ def test_the_environ() -> None:
         (b"content-length", b"3"),
     ]
     with serving(app) as w:
-        path = {"raw_path": b"/bad-%ff/%E2%82%AC", "decoded_path": b"/bad-\xff/\xe2\x82\xac"}
+        path: dict[str, Any] = {"raw_path": b"/bad-%ff/%E2%82%AC", "decoded_path": b"/bad-\xff/\xe2\x82\xac"}
         w.get(query=b"q=%20", headers=fields, client="[::1]:99", method="BREW", body=b"abc", content_length=3, **path)
         w.get("/p", version=10)
     first, second = seen
@@ -305,7 +305,7 @@ def test_pieces_go_as_they_are_made() -> None:
 
     with serving(app) as w:
         ident = w.ask()
-        w.until(lambda: w.bodies.get(ident) == b"one")
+        w.until(lambda: bytes(w.bodies.get(ident, b"")) == b"one")
         assert not w.ended(ident)
         gate.set()
         assert w.answer(ident) == (200, b"onetwo")

@@ -1,7 +1,7 @@
 """WSGI applications: their threads, and what all their environs have in common.
 
-Invariant: once serving has begun, the lanes' records are taken by the application's threads (natively), and the event loop only looks
-after those that nobody takes because every thread is busy. A thread cannot be cancelled: one that has not ended when the
+Invariant: once serving has begun, the lanes' records are taken by the application's threads (natively), and the event loop only
+looks after those that nobody takes because every thread is busy. A thread cannot be cancelled: one that has not ended when the
 worker has to leave is left behind, with a line in the log.
 
 Source: https://peps.python.org/pep-3333/
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fasterapi.wsgi")
 
 _RELIEF_S = 1.0
-"""How often the loop looks for records that no thread takes. The edge takes a worker for stuck that takes nothing for ten times as
-long."""
+"""How often the loop looks for records that no thread takes; the edge waits ten times as long before it calls a worker stuck."""
 _JOIN_S = 5.0
 """How long threads may take after the last answer."""
 
@@ -81,9 +80,7 @@ class WsgiApplication:
         return {"routes": [], "catch_all": True}
 
     def attend(self, loop: asyncio.AbstractEventLoop, lanes: "Lanes") -> Callable[[], None]:
-        self._threads = [
-            threading.Thread(target=lanes.work, name=f"wsgi-{place}", daemon=True) for place in range(self._count)
-        ]
+        self._threads = [threading.Thread(target=lanes.work, name=f"wsgi-{place}", daemon=True) for place in range(self._count)]
         for thread in self._threads:
             thread.start()
         timer: asyncio.TimerHandle
@@ -115,7 +112,7 @@ class WsgiApplication:
         raise TypeError("a WSGI application's results are delivered natively")
 
     def close(self) -> None:
-        """Waits for the threads. Where one does not end, the process does: an interpreter that finalizes would end it in mid-call."""
+        """Waits for the threads. Where one does not end, the process does: finalizing would end the thread in mid-call."""
         deadline = time.monotonic() + _JOIN_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
