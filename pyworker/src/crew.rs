@@ -5,6 +5,10 @@
 //! leads no more; whoever has nothing to do then leads, also one that waits in the middle of a body. While all of them are
 //! busy, the event loop's tick (`relieve`) takes what arrives, so that only a loop that is stuck looks like one.
 //! No lock is held across a wait or a call into Python. Deliberately absent: what a request becomes (`wsgi`).
+#![expect(
+    clippy::disallowed_types,
+    reason = "threads of one worker wait for each other; no shard waits with them"
+)]
 
 use std::{
     collections::VecDeque,
