@@ -7,7 +7,7 @@
 //! No lock is held across a wait or a call into Python. Deliberately absent: what a request becomes (`wsgi`).
 #![expect(
     clippy::disallowed_types,
-    reason = "a worker's threads sleep and are woken by a condition variable; no shard shares it"
+    reason = "threads of one worker wait for each other; no shard waits with them"
 )]
 
 use std::{

@@ -380,7 +380,7 @@ fn incomplete(
     source: &Source,
 ) -> PyResult<PyErr> {
     let held = match source {
-        Source::Made(exchange) => exchange.get().held.borrow(py)?.is_some(),
+        Source::Made(exchange) => exchange.get().course.borrow(py)?.is_held(),
         Source::Scratch(_) => false,
     };
     Ok(PyRuntimeError::new_err(match stage {

@@ -102,6 +102,17 @@ impl Handle {
         Err(PyRuntimeError::new_err(wrong))
     }
 
+    /// The fields behind a body, which end the response.
+    pub(crate) fn trail(&self, py: Python<'_>, trailers: Head) -> PyResult<()> {
+        let accepted = self.books(py, |lane, id, fate| lane.trail(py, id, fate, trailers))?;
+        accepted.map_err(|wrong| PyRuntimeError::new_err(wrong.to_string()))
+    }
+
+    /// A 1xx ahead of the answer.
+    pub(crate) fn inform(&self, py: Python<'_>, head: &Head) -> PyResult<()> {
+        self.books(py, |lane, id, _| lane.inform(id, head))
+    }
+
     /// A whole answer, where nothing was answered yet.
     pub(crate) fn answer(&self, py: Python<'_>, answer: Answer) -> PyResult<()> {
         self.books(py, |lane, id, fate| lane.answer(py, id, fate, answer))

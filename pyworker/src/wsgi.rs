@@ -16,7 +16,6 @@ use pyo3::{
 
 use crate::{
     answer::{Answer, Head},
-    asgi::Held,
     crew::Job,
     endpoint::Target,
     exchange::Body,
@@ -27,6 +26,13 @@ use crate::{
     wsgi_environ::WsgiEndpoint,
     wsgi_input::Input,
 };
+
+/// A head that waits for the first piece of its body.
+#[derive(Debug)]
+struct Held {
+    head: Head,
+    length: Option<u64>,
+}
 
 /// The callable that an application begins its response with.
 #[pyclass(frozen, module = "fasterapi._native")]
