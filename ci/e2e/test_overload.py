@@ -119,6 +119,10 @@ def test_a_stuck_event_loop_costs_its_worker_its_life(gated: Start, room: Room) 
         assert connection.request("GET", "/tag/y").status == 200
 
 
+def gauge(server: Server, name: str) -> int:
+    return sum(int(shard[name]) for shard in server.status()["shards"])
+
+
 # --- queue -----------------------------------------------------------------------------------------------------------
 
 
@@ -132,7 +136,7 @@ def test_requests_beyond_the_cap_wait_and_are_served_in_order(gated: Start, room
     waiting = []
     for name in names:
         waiting.append(asking(server, name))
-        time.sleep(0.05)
+        until("it waits behind the others", lambda: gauge(server, "queued") == len(waiting))
         room.open(name)
     assert room.events("begin") == ["a"]
     room.open("a")
@@ -244,7 +248,7 @@ def test_what_a_worker_had_not_taken_when_it_died_goes_to_another_whatever_its_m
         small.ask("POST", "/size", body=b"12345")
         large.ask("POST", "/size", body=body)
         get.ask("GET", "/tag/x")
-        time.sleep(0.2)
+        until("all are in its ring", lambda: gauge(server, "exchanges") == 3)
         os.kill(stopped, signal.SIGKILL)
         assert small.response().json == 5
         assert large.response().json == len(body)
