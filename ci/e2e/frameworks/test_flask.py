@@ -92,10 +92,15 @@ def test_streamed_responses(browser: Browser) -> None:
 
 
 def test_a_response_that_breaks_is_not_passed_off_as_whole(server: Listening) -> None:
+    """A break known before the head is out becomes a plain 500; behind it the message is cut off. Either is honest."""
     with server.connect() as connection:
         connection.ask("GET", "/breaks")
-        with pytest.raises(Malformed):
-            connection.response()
+        try:
+            status = connection.response().status
+        except Malformed:
+            pass
+        else:
+            assert status >= 500
     server.log.wait("broken in the body, on purpose")
 
 
