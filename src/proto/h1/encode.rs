@@ -297,6 +297,8 @@ fn push_fields(head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Result<Given, BadR
                 continue;
             }
             // RFC 9110 §7.6.1: about one connection, and this one is not the application's.
+            // Except that a 426 says what to upgrade to (RFC 9110 §15.5.22), which takes a connection option (§7.8).
+            b"upgrade" if head.status == 426 => push_field(b"connection", b"upgrade", out),
             b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"te" | b"trailer"
             | b"upgrade" => continue,
             // RFC 6455 §4.2.2: the handshake's own.

@@ -9,8 +9,8 @@
 //! Invariant: `decode` never consumes a byte past the request of the current exchange, so pipelined requests
 //! wait in the caller's buffer; once a message was refused, or its end is in doubt, nothing after it is read as
 //! a request. Framing that RFC 9112 lets a server repair is refused instead: what we would repair, somebody
-//! in front of us may have read otherwise. Deliberately absent: the protocols that
-//! an upgrade leads to, trailers (validated, then dropped), clocks.
+//! in front of us may have read otherwise. Deliberately absent: the protocols that an upgrade leads to, trailers
+//! (validated, then dropped), clocks.
 
 #![forbid(unsafe_code)]
 

@@ -132,7 +132,7 @@ impl BadUpgrade {
         let detail = self.to_string();
         let (status, extra): (u16, &[(&str, &[u8])]) = match self {
             Self::Method => (405, &[("allow", b"GET")]),
-            Self::Version => (426, &[("sec-websocket-version", b"13")]),
+            Self::Version => (426, &[("upgrade", b"websocket"), ("sec-websocket-version", b"13")]),
             Self::Body | Self::Key | Self::Subprotocol | Self::Extension => (400, &[]),
         };
         EdgeAnswer::new(status, Some(&detail), extra)
