@@ -209,6 +209,12 @@ fn assert_eq_capped(whole: &[WsEvent], split: &[WsEvent]) {
     }
 }
 
+/// When virtual time begins.
+#[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
+pub fn origin() -> Instant {
+    Instant::now()
+}
+
 /// Feeds `stream` in pieces of the given sizes to a fresh engine, and sends every piece of a message back.
 ///
 /// # Panics
@@ -218,7 +224,7 @@ pub fn ws_events(
     stream: &[u8],
     sizes: impl Iterator<Item = usize>,
 ) -> Vec<WsEvent> {
-    let mut engine = Ws::new(*options, Instant::now());
+    let mut engine = Ws::new(*options, origin());
     let mut work = Workspace::default();
     let mut events = Vec::new();
     let (mut input, mut message, mut out) = (Vec::new(), Vec::new(), Vec::new());

@@ -29,7 +29,7 @@ const WINDOW_BITS_MIN: u8 = 9;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeflatePolicy {
     /// Messages may refer to earlier ones, either way, unless the client forbids it. Compresses similar small messages far
-    /// better, and costs each open WebSocket some 300 KiB.
+    /// better, and costs each open WebSocket some 420 KiB.
     pub context_takeover: bool,
 }
 

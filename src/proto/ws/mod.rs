@@ -255,8 +255,8 @@ impl Ws {
                 };
             }
             Timer::Pong { sent, .. } => match self.options.ping_timeout {
-                // A Pong cannot overtake the rest of a long frame.
-                Some(timeout) if self.heard || !listening => {
+                // A Pong cannot overtake the rest of a long frame, nor answer what was not sent.
+                Some(timeout) if self.heard || self.ping_due || !listening => {
                     self.heard = false;
                     self.timer = Timer::Pong { sent, until: now + timeout };
                 }

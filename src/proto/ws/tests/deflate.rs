@@ -105,7 +105,7 @@ fn a_kibibyte_that_inflates_beyond_the_limit_is_refused_within_one_piece() {
     let bomb = packed(&vec![0; 1_000_000]);
     assert!(bomb.len() < 1100, "{}", bomb.len());
     let options = Options { message_size_max: limit, ..options(Some(NO_TAKEOVER)) };
-    let mut engine = Ws::new(options, Instant::now());
+    let mut engine = Ws::new(options, origin());
     let mut work = Workspace::default();
     let refused = engine.decode(&frame(FIN | RSV1 | BINARY, &bomb), &mut work);
     assert_eq!(refused, Err(Violation::MessageTooLarge));

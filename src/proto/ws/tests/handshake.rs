@@ -76,8 +76,7 @@ fn what_http_has_a_server_ignore_is_an_ordinary_request() {
 
 #[test]
 fn tokens_are_found_in_lists_and_in_any_case() {
-    let fields =
-        format!("Host: a\r\nconnection: a\r\nConnection: b,UPGRADE\r\nUpgrade: h2c, WEBSOCKET\r\n");
+    let fields = "Host: a\r\nconnection: a\r\nConnection: b,UPGRADE\r\nUpgrade: h2c, WEBSOCKET\r\n";
     assert!(matches!(ask(&format!("{fields}{KEY}{VERSION}"), None), Ok(Some(_))));
 }
 

@@ -1,6 +1,6 @@
 //! Pings of our own, and what becomes of clients that do not answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::{
@@ -23,7 +23,7 @@ fn pinged(now: Instant) -> (Ws, Vec<u8>, Instant) {
 
 #[test]
 fn a_client_that_answers_is_asked_again_an_interval_later() {
-    let (mut engine, body, at) = pinged(Instant::now());
+    let (mut engine, body, at) = pinged(origin());
     engine.decode(&frame(FIN | PONG, &body), &mut Workspace::default()).expect("valid");
     assert_eq!(engine.poll_timeout(), Some(at + WS_PING_INTERVAL));
     assert_eq!(engine.handle_timeout(at + WS_PING_INTERVAL, true), Ok(()));
@@ -32,7 +32,7 @@ fn a_client_that_answers_is_asked_again_an_interval_later() {
 
 #[test]
 fn a_client_that_is_silent_is_given_up_with_1011() {
-    let (mut engine, _, at) = pinged(Instant::now());
+    let (mut engine, _, at) = pinged(origin());
     let given_up = engine.handle_timeout(at + WS_PING_TIMEOUT, true);
     assert_eq!(given_up, Err(Violation::PingTimeout));
     assert_eq!(engine.phase(), Phase::Over);
@@ -42,7 +42,7 @@ fn a_client_that_is_silent_is_given_up_with_1011() {
 
 #[test]
 fn a_pong_that_nobody_asked_for_is_no_answer() {
-    let (mut engine, _, at) = pinged(Instant::now());
+    let (mut engine, _, at) = pinged(origin());
     let mut work = Workspace::default();
     engine.decode(&frame(FIN | PONG, "other"), &mut work).expect("valid");
     assert_eq!(engine.poll_timeout(), Some(at + WS_PING_TIMEOUT));
@@ -50,7 +50,7 @@ fn a_pong_that_nobody_asked_for_is_no_answer() {
 
 #[test]
 fn a_client_that_is_in_the_middle_of_a_long_frame_is_alive() {
-    let (mut engine, _, at) = pinged(Instant::now());
+    let (mut engine, _, at) = pinged(origin());
     let mut work = Workspace::default();
     engine.decode(&frame(FIN | BINARY, [0; 100])[..50], &mut work).expect("valid");
     let first = at + WS_PING_TIMEOUT;
@@ -63,7 +63,7 @@ fn a_client_that_is_in_the_middle_of_a_long_frame_is_alive() {
 
 #[test]
 fn silence_is_not_the_clients_while_nobody_listens() {
-    let (mut engine, body, at) = pinged(Instant::now());
+    let (mut engine, body, at) = pinged(origin());
     let mut now = at;
     for _ in 0..10 {
         now += WS_PING_TIMEOUT;
@@ -76,8 +76,20 @@ fn silence_is_not_the_clients_while_nobody_listens() {
 }
 
 #[test]
+fn a_ping_that_waits_behind_other_output_has_not_been_left_unanswered() {
+    let now = origin();
+    let mut engine = Ws::new(options(None), now);
+    let sent = now + WS_PING_INTERVAL;
+    assert_eq!(engine.handle_timeout(sent, true), Ok(()));
+    assert_eq!(engine.handle_timeout(sent + WS_PING_TIMEOUT, true), Ok(()));
+    assert_eq!(output(&mut engine).len(), 6, "one Ping, however often it was due");
+    let given_up = engine.handle_timeout(sent + 2 * WS_PING_TIMEOUT, true);
+    assert_eq!(given_up, Err(Violation::PingTimeout));
+}
+
+#[test]
 fn a_close_that_is_not_answered_ends_by_itself() {
-    let now = Instant::now();
+    let now = origin();
     let mut engine = Ws::new(options(None), now);
     engine.encode_close(None, now, &mut Vec::new()).expect("valid");
     let at = engine.poll_timeout().expect("the client's Close is awaited");
@@ -89,7 +101,7 @@ fn a_close_that_is_not_answered_ends_by_itself() {
 
 #[test]
 fn no_interval_sends_no_ping_and_no_timeout_waits_for_ever() {
-    let now = Instant::now();
+    let now = origin();
     let silent = Options { ping_interval: None, ..options(None) };
     assert_eq!(Ws::new(silent, now).poll_timeout(), None);
     let patient = Options { ping_timeout: None, ..options(None) };

@@ -9,10 +9,8 @@ mod send;
 mod splits;
 mod utf8;
 
-use std::time::Instant;
-
 use super::{Deflate, Options, Workspace, Ws};
-use crate::proto::fuzzing::{WsEvent, ws_events};
+use crate::proto::fuzzing::{WsEvent, origin, ws_events};
 
 /// The mask of the RFC's examples.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -61,7 +59,7 @@ fn events(deflate: Option<Deflate>, stream: impl AsRef<[u8]>) -> Vec<WsEvent> {
 }
 
 fn engine(deflate: Option<Deflate>) -> (Ws, Workspace) {
-    (Ws::new(options(deflate), Instant::now()), Workspace::default())
+    (Ws::new(options(deflate), origin()), Workspace::default())
 }
 
 /// What the engine sends unasked.

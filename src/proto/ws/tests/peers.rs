@@ -233,7 +233,7 @@ fn a_whole_session_with_tungstenites_client() {
         }
     }
     assert_eq!(at, input.len());
-    engine.encode_close(Some((4000, b"enough")), Instant::now(), &mut out).expect("valid");
+    engine.encode_close(Some((4000, b"enough")), origin(), &mut out).expect("valid");
 
     client.get_mut().to_client.extend(out);
     let mut next = || client.read().expect("a message");

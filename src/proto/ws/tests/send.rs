@@ -50,7 +50,7 @@ fn text_that_is_not_utf8_is_not_sent() {
 
 #[test]
 fn a_close_waits_for_the_clients_and_drops_its_messages() {
-    let now = Instant::now();
+    let now = origin();
     let mut engine = Ws::new(options(None), now);
     let mut work = Workspace::default();
     let mut out = Vec::new();
@@ -78,14 +78,14 @@ fn a_close_may_interrupt_a_message() {
     let (mut engine, mut work) = engine(Some(NO_TAKEOVER));
     encode(&mut engine, &mut work, (b"half", Kind::Text, true)).expect("valid");
     let mut out = Vec::new();
-    engine.encode_close(Some((1012, b"")), Instant::now(), &mut out).expect("valid");
+    engine.encode_close(Some((1012, b"")), origin(), &mut out).expect("valid");
     assert_eq!(out, b"\x88\x02\x03\xf4");
     assert!(engine.deflater.is_none());
 }
 
 #[test]
 fn codes_and_reasons_that_may_not_be_sent_are_not() {
-    let now = Instant::now();
+    let now = origin();
     let mut engine = Ws::new(options(None), now);
     let mut out = Vec::new();
     for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
@@ -103,7 +103,7 @@ fn codes_and_reasons_that_may_not_be_sent_are_not() {
 
 #[test]
 fn a_ping_is_answered_between_our_close_and_the_clients() {
-    let now = Instant::now();
+    let now = origin();
     let mut engine = Ws::new(options(None), now);
     engine.encode_close(None, now, &mut Vec::new()).expect("valid");
     engine.decode(&frame(FIN | PING, "x"), &mut Workspace::default()).expect("valid");
