@@ -21,6 +21,8 @@ pub mod span;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod control;
+#[cfg(feature = "server")]
+pub mod ctl;
 #[cfg(feature = "executor")]
 pub mod executor;
 #[cfg(any(feature = "server", feature = "executor"))]

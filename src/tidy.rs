@@ -19,6 +19,7 @@ const LAYERS: &[(&str, Option<&[&str]>)] = &[
     ("executor", Some(&["limits", "span", "ipc", "pool"])),
     ("shard", Some(&["limits", "span", "proto", "uring", "ipc", "pool"])),
     ("config", Some(&["limits"])),
+    ("ctl", Some(&["limits", "config"])),
     ("control", None),
     ("lib", None),
     ("main", None),

@@ -63,18 +63,28 @@ class Connection:
     """One socket."""
 
     def __init__(self, address: Address, timeout_s: float = 30.0) -> None:
-        if isinstance(address, str):
+        self._address, self._timeout_s = address, timeout_s
+        self._open()
+
+    def _open(self) -> None:
+        if isinstance(self._address, str):
             self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.settimeout(timeout_s)
+            self.socket.settimeout(self._timeout_s)
             try:
-                self.socket.connect(address)
+                self.socket.connect(self._address)
             except OSError:
                 self.socket.close()
                 raise
         else:
-            self.socket = socket.create_connection(address, timeout_s)
+            self.socket = socket.create_connection(self._address, self._timeout_s)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unread = bytearray()
+
+    def reconnect(self) -> None:
+        """After a response that announced the end of the connection."""
+        assert self.rest() == b"", "bytes behind the last response"
+        self.close()
+        self._open()
 
     def __enter__(self) -> "Connection":
         return self

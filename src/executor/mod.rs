@@ -152,8 +152,8 @@ impl ProcessPoolExecutor {
     }
 
     /// Waits for the calls in progress and for the workers' end, each within the bounds of [`limits`](crate::limits):
-    /// what is not answered after `DRAIN_MAX` ends with [`CallError::ShutDown`], workers that have not ended after
-    /// `STOP_MAX` are killed. It begins at once; dropping the future before its end is dropping the executor.
+    /// what is not answered after five sixths of `SHUTDOWN_MAX` ends with [`CallError::ShutDown`], workers that have not ended after
+    /// all of it are killed. It begins at once; dropping the future before its end is dropping the executor.
     pub fn shutdown(self) -> impl Future<Output = ()> + Send + 'static {
         let (done, ended) = oneshot::channel();
         self.desk.send(Command::Drain(done));
