@@ -237,6 +237,8 @@ const _: () = assert!(TRAILERS_SIZE_MAX < u16::MAX as usize);
 const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX < u16::MAX as usize);
 const _: () = assert!(CHUNK_SIZE_DIGITS_MAX as u32 * 4 <= u64::BITS);
 const _: () = assert!(EXCHANGE_WINDOW <= CHUNK_COUNT * CHUNK_SIZE);
+// While a worker has unreturned credit for half a window or less, as it keeps to, there is enough for a piece.
+const _: () = assert!(WS_PIECE_SIZE_MAX <= EXCHANGE_WINDOW / 2);
 // A piece of a message is one record's payload, and the reason of a Close fits where pieces lie.
 const _: () = assert!(WS_CONTROL_SIZE_MAX <= WS_PIECE_SIZE_MAX && WS_PIECE_SIZE_MAX <= CHUNK_SIZE);
 const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);

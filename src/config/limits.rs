@@ -76,6 +76,11 @@ pub enum LimitError {
 pub struct Size(u64);
 
 impl Size {
+    /// Zero for "no limit".
+    pub const fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
     /// In bytes; the largest number there is for "no limit".
     pub fn bytes(self) -> u64 {
         if self.0 == 0 { u64::MAX } else { self.0 }
@@ -117,6 +122,16 @@ impl fmt::Display for Size {
 pub struct Seconds(Duration);
 
 impl Seconds {
+    /// Zero for "no limit".
+    pub const fn new(time: Duration) -> Self {
+        Self(time)
+    }
+
+    /// `None` for "no limit".
+    pub fn limit(self) -> Option<Duration> {
+        (!self.0.is_zero()).then_some(self.0)
+    }
+
     /// As a duration; [`NEVER`] for "no limit".
     pub fn duration(self) -> Duration {
         if self.0.is_zero() { NEVER } else { self.0 }

@@ -6,6 +6,7 @@
 
 mod lifecycle;
 pub mod limits;
+pub mod websocket;
 
 use std::{
     env, fmt, io,
@@ -152,6 +153,9 @@ struct RunArgs {
 
     #[command(flatten)]
     limits: limits::Limits,
+
+    #[command(flatten)]
+    websockets: websocket::WebSockets,
 
     /// How much to log to stderr: critical, error, warning, info, debug or trace
     #[arg(
@@ -322,6 +326,8 @@ pub struct Config {
     pub cpus_suffice: bool,
     /// What a request, a connection and a worker may take.
     pub limits: limits::Limits,
+    /// How WebSockets are run.
+    pub websockets: websocket::WebSockets,
     /// How much to log.
     pub log_level: LogLevel,
     /// The access log.
@@ -392,6 +398,7 @@ impl RunArgs {
             shards,
             cpus_suffice: cpus >= shards + workers,
             limits: args.limits,
+            websockets: args.websockets,
             log_level: args.log_level,
             access_log: args.access_log,
             admin: args.admin.map(find_admin).transpose()?,

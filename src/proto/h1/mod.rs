@@ -233,6 +233,11 @@ impl H1 {
         }
     }
 
+    /// True when the connection does not outlive this exchange.
+    pub const fn closes(&self) -> bool {
+        self.close
+    }
+
     /// Announces `Connection: close` on this response if its head is not out yet, and closes after it in any case.
     pub const fn close_after_response(&mut self) {
         self.close = true;

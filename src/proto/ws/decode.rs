@@ -103,7 +103,8 @@ impl Ws {
                 }
                 Frame::Payload { left: 0, .. } => self.frame = Frame::Header,
                 Frame::Payload { .. } if rest.is_empty() => break,
-                Frame::Payload { .. } | Frame::End { .. } if filled == work.piece.len() => break,
+                Frame::Payload { .. } if filled == work.piece.len() => break,
+                Frame::End { .. } if filled == work.piece.len() && self.is_inflating() => break,
                 Frame::Payload { left, mask, is_final } => {
                     let (used, made) = self.payload(rest, left, mask, filled, work)?;
                     let mask = rotated(mask, used);
@@ -131,6 +132,10 @@ impl Ws {
             }
             _ => Step::NeedMore { consumed },
         })
+    }
+
+    fn is_inflating(&self) -> bool {
+        self.incoming.is_some_and(|message| message.is_packed)
     }
 
     /// Takes the header of a data frame, or a whole control frame.

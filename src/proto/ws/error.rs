@@ -8,8 +8,6 @@
 
 use thiserror::Error;
 
-use crate::proto::answer::EdgeAnswer;
-
 /// Why what the client sent is not accepted. The WebSocket is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[error("{}", self.reason())]
@@ -105,37 +103,40 @@ pub enum BadMessage {
 
 /// Why a request to open a WebSocket is not accepted. The connection may carry further requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[error("{}", self.answer().1)]
 pub enum BadUpgrade {
     /// RFC 6455 §4.1: the method is GET.
-    #[error("a WebSocket is opened with GET")]
     Method,
     /// A body would have to be read before the protocol changes (RFC 9110 §7.8).
-    #[error("a request for a WebSocket has no body")]
     Body,
     /// RFC 6455 §4.4: Sec-WebSocket-Version is not 13.
-    #[error("Sec-WebSocket-Version is not 13")]
     Version,
     /// RFC 6455 §4.2.1: Sec-WebSocket-Key is not the base64 of 16 bytes, once.
-    #[error("Malformed Sec-WebSocket-Key")]
     Key,
     /// RFC 6455 §4.1: Sec-WebSocket-Protocol is not a list of different tokens.
-    #[error("Malformed Sec-WebSocket-Protocol")]
     Subprotocol,
     /// RFC 6455 §9.1: Sec-WebSocket-Extensions is not a list of extensions.
-    #[error("Malformed Sec-WebSocket-Extensions")]
     Extension,
 }
 
+/// Fields of an answer.
+type Extra = &'static [(&'static str, &'static [u8])];
+
 impl BadUpgrade {
-    /// What to answer.
-    pub fn answer(self) -> EdgeAnswer {
-        let detail = self.to_string();
-        let (status, extra): (u16, &[(&str, &[u8])]) = match self {
-            Self::Method => (405, &[("allow", b"GET")]),
-            Self::Version => (426, &[("upgrade", b"websocket"), ("sec-websocket-version", b"13")]),
-            Self::Body | Self::Key | Self::Subprotocol | Self::Extension => (400, &[]),
-        };
-        EdgeAnswer::new(status, Some(&detail), extra)
+    /// The status, the text for the client, and the fields that go with them.
+    pub const fn answer(self) -> (u16, &'static str, Extra) {
+        match self {
+            Self::Method => (405, "A WebSocket is opened with GET", &[("allow", b"GET")]),
+            Self::Body => (400, "A request for a WebSocket has no body", &[]),
+            Self::Version => (
+                426,
+                "Sec-WebSocket-Version is not 13",
+                &[("upgrade", b"websocket"), ("sec-websocket-version", b"13")],
+            ),
+            Self::Key => (400, "Malformed Sec-WebSocket-Key", &[]),
+            Self::Subprotocol => (400, "Malformed Sec-WebSocket-Protocol", &[]),
+            Self::Extension => (400, "Malformed Sec-WebSocket-Extensions", &[]),
+        }
     }
 }
 

@@ -229,6 +229,9 @@ fn a_large_message_passes_in_pieces_while_it_arrives() {
     }
     let max = WS_PIECE_SIZE_MAX;
     assert_eq!(sizes, [1, max, 99_985 - max, max, 100_014 - max]);
+    let whole = frame(FIN | BINARY, vec![9; max]);
+    let step = engine.decode(&whole, &mut work);
+    assert!(matches!(step, Ok(Step::Piece { more: false, .. })), "one that fills a piece is one");
 }
 
 #[test]
