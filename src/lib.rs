@@ -34,5 +34,8 @@ pub mod shard;
 #[cfg(feature = "server")]
 pub mod uring;
 
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod sim;
 #[cfg(all(test, feature = "server"))]
 mod tidy;

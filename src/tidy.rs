@@ -18,6 +18,7 @@ const LAYERS: &[(&str, Option<&[&str]>)] = &[
     ("pool", Some(&["limits", "span", "ipc"])),
     ("executor", Some(&["limits", "span", "ipc", "pool"])),
     ("shard", Some(&["limits", "span", "proto", "uring", "ipc", "pool"])),
+    ("sim", Some(&["limits", "proto", "uring", "ipc", "pool", "shard"])),
     ("config", Some(&["limits"])),
     ("ctl", Some(&["limits", "config"])),
     ("control", None),

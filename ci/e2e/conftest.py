@@ -43,6 +43,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     return report
 
 
+@pytest.fixture(scope="session")
+def shown_if_failed() -> list[Process]:
+    """Whose stderr stands beside a failure."""
+    return _running
+
+
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     mine: list[Server] = []

@@ -4,6 +4,7 @@
 //! number, a default is its value, a path is absolute or found. Deliberately absent: sockets, processes, files being opened.
 #![forbid(unsafe_code)]
 
+pub mod application;
 mod lifecycle;
 pub mod limits;
 pub mod websocket;
@@ -150,6 +151,9 @@ struct RunArgs {
         help_heading = "Processes"
     )]
     shards: usize,
+
+    #[command(flatten)]
+    application: application::ApplicationArgs,
 
     #[command(flatten)]
     limits: limits::Limits,
@@ -310,6 +314,8 @@ pub enum Bind {
 pub struct Config {
     /// The application.
     pub app: AppSpec,
+    /// What it is, and how it is asked.
+    pub application: application::Application,
     /// Where it is imported from; absolute.
     pub app_dir: String,
     /// The interpreter; exists and is executable.
@@ -392,6 +398,7 @@ impl RunArgs {
             lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
+            application: args.application.resolve(),
             debug: args.debug,
             bind: args.uds.map_or(Bind::Tcp(args.host, args.port), Bind::Unix),
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),
@@ -480,7 +487,7 @@ mod tests {
         }
     }
 
-    fn resolve(args: &[&str]) -> Result<Config, ConfigError> {
+    pub(super) fn resolve(args: &[&str]) -> Result<Config, ConfigError> {
         let args = ["fasterapi", "run", "--python", "/bin/sh"].iter().chain(args);
         match CommandLine::try_parse_from(args).unwrap().command {
             Command::Run(args) => args.resolve(&bare()),
@@ -488,7 +495,7 @@ mod tests {
         }
     }
 
-    fn usage_error(args: &[&str]) -> String {
+    pub(super) fn usage_error(args: &[&str]) -> String {
         let args = ["fasterapi", "run"].iter().chain(args);
         CommandLine::try_parse_from(args).unwrap_err().to_string()
     }

@@ -62,6 +62,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
 
     let spin = if config.cpus_suffice { SPIN_MAX } else { Duration::ZERO };
     let workers = process::Options {
+        worker_module: None,
         python: config.python.clone(),
         app: config.app.to_string(),
         app_dir: config.app_dir.clone(),
@@ -69,6 +70,10 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
         log_level: config.log_level.name(),
         spin_us: u64::try_from(spin.as_micros()).unwrap_or_else(|_| unreachable!("SPIN_MAX")),
         server: listeners.server,
+        interface: config.application.interface,
+        factory: config.application.factory,
+        root_path: config.application.root_path.clone(),
+        lifespan: config.application.lifespan,
     };
     runtime.block_on(async {
         let signals = Signals::new().map_err(SystemError::other("signals"))?;
@@ -126,12 +131,15 @@ fn websockets_of(asked: &WebSockets) -> shard::WebSocketOptions {
 /// What each shard is to keep to. The queue is divided among them: they do not know each other's.
 fn limits_of(config: &Config) -> shard::Limits {
     let limits = &config.limits;
+    let shards = u32::try_from(config.shards).unwrap_or(u32::MAX);
+    let inflight_max = if limits.inflight_max == 0 { u32::MAX } else { limits.inflight_max };
     shard::Limits {
         request_timeout: limits.request_timeout.duration(),
         header_timeout: limits.header_timeout.duration(),
         body_timeout: limits.body_timeout.duration(),
         keepalive_timeout: limits.keepalive_timeout.duration(),
-        inflight_max: if limits.inflight_max == 0 { u32::MAX } else { limits.inflight_max },
+        inflight_max,
+        inflight_share: (inflight_max / shards).max(1),
         queue_max: limits.queue_max.div_ceil(config.shards),
         queue_timeout: limits.queue_timeout.duration(),
         repeat: limits.retry == Retry::Idempotent,

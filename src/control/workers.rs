@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::{SendFlags, send};
 use tokio::{
     net::{UnixStream, unix::OwnedWriteHalf},
     sync::mpsc::UnboundedSender,
@@ -199,10 +200,9 @@ impl Workers {
         format!("worker {} ({pid}incarnation {})", place.0, incarnation.0)
     }
 
-    /// See the module: there is room. A worker that is gone has no need of it; one that does not read is killed when its time
-    /// is over.
+    /// A worker that is gone has no need of it; one that does not read is killed when its time is over.
     fn write(&self, id: Id, worker: &Worker, line: &[u8]) {
-        match worker.channel.try_write(line) {
+        match write_now(worker.channel.as_ref(), line) {
             Ok(count) if count == line.len() => {}
             Ok(count) => {
                 tracing::error!("{}: control channel took {count} bytes of a line", self.name(id));
@@ -210,6 +210,13 @@ impl Workers {
             Err(error) => tracing::debug!("{}: control channel: {error}", self.name(id)),
         }
     }
+}
+
+/// See the module: there is room. The runtime's own `try_write` would refuse a stream that it has not polled yet, which a
+/// process that is stopped as soon as it is started has.
+fn write_now(channel: &UnixStream, line: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    Ok(rustix::io::retry_on_intr(|| send(channel, line, flags))?)
 }
 
 /// Bytes of memory that a process holds: the second figure of /proc/PID/statm, in pages (proc_pid_statm(5)).
@@ -221,7 +228,22 @@ fn resident(pid: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+
+    #[test]
+    fn a_worker_can_be_told_something_the_moment_it_is_started() {
+        let (mut theirs, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        tokio_uring::start(async {
+            let ours = UnixStream::from_std(ours).unwrap();
+            assert_eq!(write_now(&ours, STOP_LINE).unwrap(), STOP_LINE.len());
+        });
+        let mut line = Vec::new();
+        theirs.read_to_end(&mut line).unwrap();
+        assert_eq!(line, STOP_LINE);
+    }
 
     #[test]
     fn memory_is_read_from_proc_and_a_process_that_is_gone_has_none() {

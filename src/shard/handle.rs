@@ -152,6 +152,8 @@ pub struct Limits {
     /// Exchanges of one worker at one time, all shards together. Each shard looks at a relaxed count before it adds to it,
     /// so n shards may exceed it by n-1.
     pub inflight_max: u32,
+    /// A shard that has this many of them leaves what gets free to those that wait and have less.
+    pub inflight_share: u32,
     /// Requests of this shard that wait for a worker at one time.
     pub queue_max: usize,
     /// How long one of them waits; 503.
@@ -170,6 +172,7 @@ impl Default for Limits {
             body_timeout: limits::BODY_TIMEOUT,
             keepalive_timeout: limits::KEEPALIVE_TIMEOUT,
             inflight_max: limits::INFLIGHT_MAX,
+            inflight_share: limits::INFLIGHT_MAX,
             queue_max: limits::QUEUE_MAX,
             queue_timeout: limits::QUEUE_TIMEOUT,
             repeat: true,
