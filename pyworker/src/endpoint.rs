@@ -10,7 +10,7 @@ use pyo3::{
     types::{PyBool, PyFloat, PyInt, PyString, PyTuple},
 };
 
-use crate::{asgi::AsgiEndpoint, exchange::Arrived, fate::Cancels, ffi};
+use crate::{asgi::AsgiEndpoint, exchange::Arrived, fate::Cancels, ffi, lane::Takes};
 
 /// Digits of an integer that certainly fits 64 bits.
 const INT_DIGITS_MAX: usize = 18;
@@ -39,11 +39,10 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// It takes the request's body piece by piece.
-    pub(crate) fn streams(&self) -> bool {
+    pub(crate) fn takes(&self) -> Takes {
         match self {
-            Self::Native(endpoint) => endpoint.get().streams,
-            Self::Asgi(_) => true,
+            Self::Native(endpoint) => endpoint.get().takes,
+            Self::Asgi(_) => Takes { pieces: true, messages: true },
         }
     }
 
@@ -77,8 +76,7 @@ pub(crate) struct Endpoint {
     fast: Option<Fast>,
     param_names: Py<PyTuple>,
     status: u16,
-    /// Its slow call takes the request's body piece by piece.
-    streams: bool,
+    takes: Takes,
     cancels: Cancels,
 }
 
@@ -107,10 +105,13 @@ impl Endpoint {
                 )));
             }
         };
-        let streams = match body {
-            "whole" => false,
-            "stream" if fast.is_none() => true,
-            "stream" => return Err(PyValueError::new_err("a fast call does not take the body")),
+        let takes = match body {
+            "whole" => Takes::WHOLE,
+            "stream" if fast.is_none() => Takes { pieces: true, messages: false },
+            "messages" if fast.is_none() => Takes { pieces: false, messages: true },
+            "stream" | "messages" => {
+                return Err(PyValueError::new_err("a fast call does not take the body"));
+            }
             other => {
                 return Err(PyValueError::new_err(format!(
                     "no such way to take a body: {other:?}"
@@ -131,7 +132,7 @@ impl Endpoint {
         let args = args.collect::<PyResult<Vec<_>>>()?;
         let fast = fast.map(|function| Fast { function, args });
         let param_names = PyTuple::new(py, param_names)?.unbind();
-        Ok(Self { slow, fast, param_names, status, streams, cancels })
+        Ok(Self { slow, fast, param_names, status, takes, cancels })
     }
 }
 

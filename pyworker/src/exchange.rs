@@ -80,6 +80,12 @@ impl Arrived {
         self.text(self.method) == b"HEAD"
     }
 
+    /// The values of the fields of this (lower-case) name.
+    pub(crate) fn values<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let named = self.fields().iter().filter(move |field| self.text(field.name) == name);
+        named.map(|field| self.text(field.value))
+    }
+
     /// True for HTTP/1.1 without encryption, which is not a WebSocket.
     pub(crate) fn is_plain(&self) -> bool {
         self.version == 11 && !self.secure && !self.websocket
@@ -241,6 +247,11 @@ impl Exchange {
     /// The body's end was taken.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// True the first time: a WebSocket's `receive` begins with the request for it, whose body is its place in the books.
+    pub(crate) fn take_connect(&self) -> bool {
+        !self.exhausted.swap(true, Ordering::Relaxed)
     }
 
     /// The next piece of the body.

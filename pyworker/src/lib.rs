@@ -21,6 +21,8 @@ mod lane;
 mod lanes;
 mod open;
 mod serving;
+mod socket;
+mod socket_cycle;
 mod task;
 #[cfg(feature = "testing")]
 mod testing;
@@ -49,6 +51,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<endpoint::Endpoint>()?;
     module.add_class::<asgi::AsgiEndpoint>()?;
     module.add_class::<asgi::Cycle>()?;
+    module.add_class::<socket_cycle::SocketCycle>()?;
     module.add_class::<lanes::Lanes>()?;
     module.add_class::<calls::Calls>()?;
     module.add_function(wrap_pyfunction!(die_with_parent, module)?)?;
