@@ -76,6 +76,8 @@ pub const WS_MESSAGE_SIZE_MAX: u64 = 16 * 1024 * 1024;
 pub const WS_PIECE_SIZE_MAX: usize = CHUNK_SIZE;
 /// The body of a Ping, Pong or Close; RFC 6455 §5.5.
 pub const WS_CONTROL_SIZE_MAX: usize = 125;
+/// Pongs that wait to be sent; of more, the latest (RFC 6455 §5.5.3 asks for no more than one).
+pub const WS_PONGS_MAX: usize = 8;
 /// From one Ping to the next, unless configured otherwise.
 pub const WS_PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A client that is silent for so long after a Ping is given up, unless configured otherwise.

@@ -365,7 +365,7 @@ fn end_socket(
             Err(incomplete_text("ASGI callable returned without completing response."))
         }
         Stage::Unanswered => Err(incomplete_text(match call {
-            Call::Asgi => "ASGI callable returned without sending handshake.",
+            Call::Asgi => "ASGI callable returned without completing handshake.",
             Call::Fast | Call::Slow => "the handler returned without having accepted the WebSocket",
         })),
         _ if !value.is_none() => {

@@ -189,6 +189,8 @@ pub(crate) struct Exchange {
     in_pieces: bool,
     /// The body's end was taken.
     exhausted: AtomicBool,
+    /// The code and the reason with which the application has closed a WebSocket.
+    pub(crate) own_close: PyOnceLock<(u16, String)>,
     /// The head of an ASGI application's response, until its body begins.
     pub(crate) held: GilCell<Option<Held>>,
     handle: Handle,
@@ -227,6 +229,7 @@ impl Exchange {
             body: whole,
             in_pieces,
             exhausted: AtomicBool::new(false),
+            own_close: PyOnceLock::new(),
             held: GilCell::new(None),
             handle,
         }

@@ -67,7 +67,7 @@ pub(crate) fn event(py: Python<'_>, exchange: &Exchange) -> PyResult<Look> {
         event.set_item(key, pyo3::intern!(py, "websocket.connect"))?;
         return Ok(Look::Found(event.into_any().unbind()));
     }
-    match exchange.handle().take_message(py)? {
+    match take(py, exchange)? {
         Heard::NotYet => return Ok(Look::NotYet),
         Heard::Text(data) => {
             event.set_item(key, pyo3::intern!(py, "websocket.receive"))?;
@@ -88,7 +88,7 @@ pub(crate) fn event(py: Python<'_>, exchange: &Exchange) -> PyResult<Look> {
 
 /// The next message as `str` or `bytes`, or the end as `(code, reason)`.
 pub(crate) fn message(py: Python<'_>, exchange: &Exchange) -> PyResult<Look> {
-    Ok(match exchange.handle().take_message(py)? {
+    Ok(match take(py, exchange)? {
         Heard::NotYet => Look::NotYet,
         Heard::Text(data) => Look::Found(text(py, &data)?.into_any().unbind()),
         Heard::Bytes(data) => Look::Found(PyBytes::new(py, &data).into_any().unbind()),
@@ -96,6 +96,14 @@ pub(crate) fn message(py: Python<'_>, exchange: &Exchange) -> PyResult<Look> {
             Look::Found((code, reason).into_pyobject(py)?.into_any().unbind())
         }
     })
+}
+
+/// Behind a close of its own an application gets nothing but that.
+fn take(py: Python<'_>, exchange: &Exchange) -> PyResult<Heard> {
+    match exchange.own_close.get(py) {
+        Some((code, reason)) => Ok(Heard::Closed(*code, reason.clone())),
+        None => exchange.handle().take_message(py),
+    }
 }
 
 /// The edge has checked it.
@@ -169,6 +177,7 @@ impl SocketCycle {
                     let text = format!("a reason has at most {REASON_SIZE_MAX} bytes");
                     return Err(PyValueError::new_err(text));
                 }
+                exchange.own_close.get_or_init(py, || (code, reason.to_owned()));
                 exchange.handle().close_socket(py, code, reason.to_owned())
             }
             Stage::Ended | Stage::Gone => Ok(()),

@@ -181,6 +181,20 @@ def test_the_clients_close_names_its_code_and_reason() -> None:
     assert events == [{"type": "websocket.disconnect", "code": 4002, "reason": "grüße"}]
 
 
+def test_behind_a_close_of_its_own_the_application_hears_that_it_was_one() -> None:
+    events: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        await send({**CLOSE, "code": 4003, "reason": "mine"})
+        events.append(await receive())
+
+    with world({"x": asgi(app)}) as w:
+        w.answer(w.ask("x", websocket=True))
+    assert events == [{"type": "websocket.disconnect", "code": 4003, "reason": "mine"}]
+
+
 def test_a_handler_that_raises_what_a_lost_client_raised_is_not_reported() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -224,7 +238,7 @@ def test_what_returns_without_a_close_closes_with_1000_and_what_raises_is_aborte
         assert [str(failure) for failure in w.failures] == [
             "oops",
             "oops",
-            "ASGI callable returned without sending handshake.",
+            "ASGI callable returned without completing handshake.",
             "ASGI callable returned without completing response.",
         ]
 

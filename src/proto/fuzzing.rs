@@ -14,7 +14,7 @@ use super::{
     head::{BodyLength, RequestHead, ResponseHead},
     ws::{self, Deflate, Kind, Phase, Violation, Workspace, Ws},
 };
-use crate::limits::{WS_CONTROL_SIZE_MAX, WS_PIECE_SIZE_MAX};
+use crate::limits::{WS_CONTROL_SIZE_MAX, WS_PIECE_SIZE_MAX, WS_PONGS_MAX};
 
 const OPTIONS: Options = Options { body_size_max: 4096 };
 const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
@@ -279,7 +279,8 @@ pub fn ws_events(
             input.drain(..consumed);
             out.clear();
             engine.poll_output(&mut out);
-            assert!(out.len() <= 2 * (2 + WS_CONTROL_SIZE_MAX), "unasked output is bounded");
+            let most = (2 + WS_PONGS_MAX) * (2 + WS_CONTROL_SIZE_MAX);
+            assert!(out.len() <= most, "unasked output is bounded");
         }
         if rest.is_empty() {
             break;

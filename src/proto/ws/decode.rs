@@ -179,7 +179,7 @@ impl Ws {
         unmask(control.body.get_mut(..size).unwrap_or_default(), masked, mask);
         let consumed = header_size + size;
         match code {
-            ControlCode::Ping => self.pong_due = Some(control),
+            ControlCode::Ping => self.pinged(control),
             ControlCode::Pong => self.pong(control.bytes()),
             ControlCode::Close => {
                 let (code, reason) = close_body(control.bytes())?;

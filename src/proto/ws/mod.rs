@@ -8,7 +8,7 @@
 //!
 //! Invariant: no message is ever held: it passes in pieces of at most `WS_PIECE_SIZE_MAX`, and what is remembered of it is
 //! its size, the beginning of one character and a decompressor's window. What is due to be sent unasked is at most one
-//! Ping, one Pong (RFC 6455 §5.5.3: for the latest Ping) and one Close, however much arrives while nothing can be sent.
+//! Ping, one Close, and Pongs for the latest Pings, however much arrives while nothing can be sent.
 //! tungstenite reads and writes the frame headers; every rule about what they say is here. Deliberately absent: a clock,
 //! and WebSockets over HTTP/2 (RFC 8441).
 
@@ -23,7 +23,10 @@ mod handshake;
 mod tests;
 mod utf8;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use decode::{Frame, Incoming};
 pub use deflate::{Deflate, Workspace};
@@ -174,7 +177,7 @@ pub struct Ws {
     /// What our Pings carry: each its own, so that a Pong tells which it answers.
     ping: u32,
     ping_due: bool,
-    pong_due: Option<Control>,
+    pongs_due: VecDeque<Control>,
     close_due: Option<Control>,
 }
 
@@ -196,7 +199,7 @@ impl Ws {
             heard: false,
             ping: 0,
             ping_due: false,
-            pong_due: None,
+            pongs_due: VecDeque::new(),
             close_due: None,
         }
     }
@@ -207,14 +210,15 @@ impl Ws {
     }
 
     /// True while [`Self::poll_output`] has something to write.
-    pub const fn has_output(&self) -> bool {
-        self.ping_due || self.pong_due.is_some() || self.close_due.is_some()
+    pub fn has_output(&self) -> bool {
+        self.ping_due || !self.pongs_due.is_empty() || self.close_due.is_some()
     }
 
     /// Appends what is due unasked: Pong, Ping, Close. Call it after each step and each timeout, but only while little is
     /// unsent: a client that does not read must not make the output grow.
     pub fn poll_output(&mut self, out: &mut Vec<u8>) {
-        if let Some(pong) = self.pong_due.take() {
+        // Idle connections own no buffer.
+        for pong in std::mem::take(&mut self.pongs_due) {
             encode::control(encode::PONG, pong.bytes(), out);
         }
         if std::mem::take(&mut self.ping_due) {
@@ -265,6 +269,14 @@ impl Ws {
             Timer::Close(_) => self.finish(None),
         }
         Ok(())
+    }
+
+    /// A Ping with this body arrived.
+    fn pinged(&mut self, body: Control) {
+        if self.pongs_due.len() >= limits::WS_PONGS_MAX {
+            self.pongs_due.pop_front();
+        }
+        self.pongs_due.push_back(body);
     }
 
     /// A Pong with this body arrived. Those that nobody asked for are none (RFC 6455 §5.5.3).

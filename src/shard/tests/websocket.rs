@@ -475,7 +475,7 @@ fn messages_that_find_no_room_in_the_lane_wait_and_keep_their_order() {
 }
 
 #[test]
-fn a_client_that_does_not_read_stops_its_worker_and_gets_one_pong() {
+fn a_client_that_does_not_read_stops_its_worker_and_gets_few_pongs() {
     let mut session = Session::new();
     session.stage.shard.driver.stuck = true;
     let half = vec![b'x'; limits::EXCHANGE_WINDOW / 2];
@@ -488,7 +488,7 @@ fn a_client_that_does_not_read_stops_its_worker_and_gets_one_pong() {
         session.says(PING, &[b'0' + n % 10; 125]);
     }
     let connection = session.stage.shard.core.connections.iter().next().unwrap().1;
-    assert!(connection.output.len() <= 2 * half.len() + 300, "{}", connection.output.len());
+    assert!(connection.output.len() <= 2 * half.len() + 2000, "{}", connection.output.len());
     assert_eq!(session.got(), None);
     assert!(matches!(session.stage.lane.receive(), Ok(None)), "no credit yet");
     session.stage.unstick();
