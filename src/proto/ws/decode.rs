@@ -183,12 +183,8 @@ impl Ws {
             ControlCode::Pong => self.pong(control.bytes()),
             ControlCode::Close => {
                 let (code, reason) = close_body(control.bytes())?;
-                // RFC 6455 §5.5.1: echo the code.
-                self.finish(Some(if code == NO_CODE {
-                    Control::new([])
-                } else {
-                    Control::close(code, &[])
-                }));
+                // RFC 6455 §5.5.1: echo what was received.
+                self.finish(Some(control));
                 if let Some(kept) = work.piece.get_mut(..reason.len()) {
                     kept.copy_from_slice(reason);
                 }

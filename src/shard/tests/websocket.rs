@@ -270,7 +270,7 @@ fn a_client_that_closes_is_answered_and_its_worker_told() {
     session.worker_says(b"hello", true);
     session.heard();
     session.says(CLOSE, b"\x0f\xa0bye");
-    assert_eq!(session.heard(), b"\x88\x02\x0f\xa0");
+    assert_eq!(session.heard(), b"\x88\x05\x0f\xa0bye");
     assert_eq!(session.got(), Some(Got::Close(4000, b"bye".to_vec())));
     session.parts();
     assert!(log(&mut session.stage).contains("\"GET /ws\" 101 5 "));

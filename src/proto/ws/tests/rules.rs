@@ -143,7 +143,7 @@ fn a_close_is_echoed_and_ends_everything() {
     let step = engine.decode(&stream, &mut work);
     assert_eq!(step, Ok(Step::Close { consumed: 11, code: 1001, reason: b"bye" }));
     assert_eq!(engine.phase(), Phase::Over);
-    assert_eq!(output(&mut engine), [0x88, 2, 0x03, 0xe9]);
+    assert_eq!(output(&mut engine), b"\x88\x05\x03\xe9bye");
     assert_eq!(engine.decode(&stream[11..], &mut work), Ok(Step::NeedMore { consumed: 10 }));
     assert!(output(&mut engine).is_empty());
     assert_eq!(engine.poll_timeout(), None);
