@@ -10,7 +10,10 @@ use pyo3::{
     types::{PyBool, PyFloat, PyInt, PyString, PyTuple},
 };
 
-use crate::{asgi::AsgiEndpoint, exchange::Arrived, fate::Cancels, ffi, lane::Takes};
+use crate::{
+    asgi::AsgiEndpoint, exchange::Arrived, fate::Cancels, ffi, lane::Takes,
+    wsgi_environ::WsgiEndpoint,
+};
 
 /// Digits of an integer that certainly fits 64 bits.
 const INT_DIGITS_MAX: usize = 18;
@@ -36,6 +39,7 @@ struct Fast {
 pub(crate) enum Target {
     Native(Py<Endpoint>),
     Asgi(Py<AsgiEndpoint>),
+    Wsgi(Py<WsgiEndpoint>),
 }
 
 impl Target {
@@ -43,13 +47,14 @@ impl Target {
         match self {
             Self::Native(endpoint) => endpoint.get().takes,
             Self::Asgi(_) => Takes { pieces: true, messages: true },
+            Self::Wsgi(_) => Takes::PIECES,
         }
     }
 
     pub(crate) fn cancels(&self) -> Cancels {
         match self {
             Self::Native(endpoint) => endpoint.get().cancels,
-            Self::Asgi(_) => Cancels::Deadline,
+            Self::Asgi(_) | Self::Wsgi(_) => Cancels::Deadline,
         }
     }
 
@@ -57,7 +62,7 @@ impl Target {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Native(endpoint) => endpoint.get().status,
-            Self::Asgi(_) => 200,
+            Self::Asgi(_) | Self::Wsgi(_) => 200,
         }
     }
 
@@ -65,6 +70,7 @@ impl Target {
         match self {
             Self::Native(endpoint) => &endpoint.get().param_names,
             Self::Asgi(endpoint) => endpoint.get().param_names(),
+            Self::Wsgi(endpoint) => endpoint.get().param_names(),
         }
     }
 }
@@ -107,7 +113,7 @@ impl Endpoint {
         };
         let takes = match body {
             "whole" => Takes::WHOLE,
-            "stream" if fast.is_none() => Takes { pieces: true, messages: false },
+            "stream" if fast.is_none() => Takes::PIECES,
             "messages" if fast.is_none() => Takes { pieces: false, messages: true },
             "stream" | "messages" => {
                 return Err(PyValueError::new_err("a fast call does not take the body"));

@@ -201,7 +201,7 @@ impl SocketCycle {
         let name = name.cast::<PyString>().map_err(|_| PyTypeError::new_err("a type is a str"))?;
         let name = name.to_cow()?;
         let exchange = self.exchange.get();
-        let denies = exchange.held.borrow(py)?.is_some();
+        let denies = exchange.course.borrow(py)?.is_held();
         let accepted = exchange.handle().is_accepted(py)?;
         match (exchange.fate().stage(), name.as_ref()) {
             (Stage::Gone, _) => Err(exchange.handle().disconnected(py)?),

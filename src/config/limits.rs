@@ -73,12 +73,12 @@ pub enum LimitError {
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(u64);
+pub struct Size(pub(super) u64);
 
 impl Size {
-    /// Zero for "no limit".
-    pub const fn new(bytes: u64) -> Self {
-        Self(bytes)
+    /// In bytes; `None` for "no limit".
+    pub fn limit(self) -> Option<u64> {
+        (self.0 > 0).then_some(self.0)
     }
 
     /// In bytes; the largest number there is for "no limit".
@@ -119,17 +119,17 @@ impl fmt::Display for Size {
 
 /// A time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seconds(Duration);
+pub struct Seconds(pub(super) Duration);
 
 impl Seconds {
-    /// Zero for "no limit".
-    pub const fn new(time: Duration) -> Self {
-        Self(time)
-    }
-
-    /// `None` for "no limit".
+    /// As a duration; `None` for "no limit".
     pub fn limit(self) -> Option<Duration> {
         (!self.0.is_zero()).then_some(self.0)
+    }
+
+    /// As a duration, where zero is "at once".
+    pub fn exactly(self) -> Duration {
+        self.0
     }
 
     /// As a duration; [`NEVER`] for "no limit".

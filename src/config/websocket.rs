@@ -12,13 +12,13 @@ use crate::limits::{WS_MESSAGE_SIZE_MAX, WS_PING_INTERVAL, WS_PING_TIMEOUT};
 #[command(next_help_heading = "WebSockets")]
 pub struct WebSockets {
     /// Largest message, in bytes or with k, m or g; 0: no limit. Larger ones end the WebSocket with 1009
-    #[arg(long, value_name = "SIZE", default_value_t = Size::new(WS_MESSAGE_SIZE_MAX), env = "FASTERAPI_WS_MAX_SIZE")]
+    #[arg(long, value_name = "SIZE", default_value_t = Size(WS_MESSAGE_SIZE_MAX), env = "FASTERAPI_WS_MAX_SIZE")]
     pub ws_max_size: Size,
     /// From one ping to the next; 0: none
-    #[arg(long, value_name = "SECONDS", default_value_t = Seconds::new(WS_PING_INTERVAL), env = "FASTERAPI_WS_PING_INTERVAL")]
+    #[arg(long, value_name = "SECONDS", default_value_t = Seconds(WS_PING_INTERVAL), env = "FASTERAPI_WS_PING_INTERVAL")]
     pub ws_ping_interval: Seconds,
     /// How long a client may be silent after a ping; 0: for ever. Then the WebSocket ends with 1011
-    #[arg(long, value_name = "SECONDS", default_value_t = Seconds::new(WS_PING_TIMEOUT), env = "FASTERAPI_WS_PING_TIMEOUT")]
+    #[arg(long, value_name = "SECONDS", default_value_t = Seconds(WS_PING_TIMEOUT), env = "FASTERAPI_WS_PING_TIMEOUT")]
     pub ws_ping_timeout: Seconds,
     /// Compress messages for clients that ask for it
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, default_value_t = true,

@@ -10,10 +10,7 @@ use super::{
     websocket::{Books, SWITCHING},
 };
 use crate::{
-    ipc::{
-        Fault,
-        message::{Cancellation, FromWorker, Response},
-    },
+    ipc::message::{Cancellation, FromWorker, Response},
     limits,
     proto::{
         h1::{BadResponse, Next},
@@ -66,14 +63,8 @@ impl Core {
                     return books.take(&spoken, shard).map(Some);
                 }
                 FromWorker::Response(response) => {
-                    if std::mem::replace(&mut entry.responded, true) {
-                        return Err(Fault::Order { what: "response", exchange: id });
-                    }
-                    entry.receive(response.body.len())?;
+                    entry.respond(&response, id)?;
                     ended = response.end;
-                    if let Some(line) = &mut entry.line {
-                        (line.status, line.bytes) = (response.status, response.body.len() as u64);
-                    }
                     if let Some(connection) = connection {
                         connection.response_at = Some(connection.output.len());
                         encoded = encode_response(connection, &response, &self.clock.date());
@@ -90,6 +81,10 @@ impl Core {
                 }
                 FromWorker::Credit(bytes) => {
                     entry.grant(bytes)?;
+                    // RFC 9110 §10.1.1: an application that refuses the body never asks for it.
+                    if let Some(connection) = connection {
+                        connection.h1.encode_continue(&mut connection.output);
+                    }
                     effect = Effect::Resume(entry.connection);
                 }
                 FromWorker::Informational(response) => {

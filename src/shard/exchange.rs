@@ -12,7 +12,10 @@ use slab::Slab;
 
 use super::websocket::Debt;
 use crate::{
-    ipc::{Fault, message::Cancellation},
+    ipc::{
+        Fault,
+        message::{Cancellation, Response},
+    },
     limits::EXCHANGE_WINDOW,
 };
 
@@ -69,6 +72,17 @@ pub(super) struct Kept {
 }
 
 impl Exchange {
+    /// Takes note of the response, of which there is one.
+    pub(super) fn respond(&mut self, response: &Response<'_>, id: u64) -> Result<(), Fault> {
+        let is_first = !std::mem::replace(&mut self.responded, true);
+        self.check_order(is_first, "response", id)?;
+        self.receive(response.body.len())?;
+        if let Some(line) = &mut self.line {
+            (line.status, line.bytes) = (response.status, response.body.len() as u64);
+        }
+        Ok(())
+    }
+
     /// Counts response-body bytes that the worker sent.
     pub(super) fn receive(&mut self, bytes: usize) -> Result<(), Fault> {
         let Some(window) = self.window.checked_sub(bytes) else {

@@ -370,13 +370,9 @@ impl Books<'_> {
         clock: &Clock,
     ) -> Result<Effect, Fault> {
         let Self { exchange, id, entry, connection } = self;
-        let is_first = !std::mem::replace(&mut entry.responded, true);
-        let is_bare = !response.end && response.body.is_empty();
-        entry.check_order(is_first && is_bare, "101", id)?;
+        entry.respond(response, id)?;
+        entry.check_order(!response.end && response.body.is_empty(), "101", id)?;
         (entry.accepted, entry.repeatable) = (true, false);
-        if let Some(line) = &mut entry.line {
-            line.status = response.status;
-        }
         let (Some(index), Some(connection)) = (entry.connection, connection) else {
             return Ok(Effect::None);
         };
