@@ -5,7 +5,7 @@ RuntimeError.
 """
 
 import enum
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,11 +76,7 @@ class WebSocket(HTTPConnection):
     async def receive(self) -> dict[str, Any]:
         """The next message as ASGI's event: `websocket.receive` with `text` or `bytes`, `websocket.disconnect` with `code` and
         `reason`. RuntimeError before `accept`, and behind the disconnect."""
-        if self.application_state is WebSocketState.CONNECTING:
-            raise RuntimeError("the WebSocket was not accepted: await accept() first")
-        if self.client_state is WebSocketState.DISCONNECTED:
-            raise RuntimeError("the client has disconnected: nothing more comes")
-        found = await self._cycle.next_message()
+        found = await self._waiting()
         if isinstance(found, str):
             return {"type": "websocket.receive", "text": found}
         if isinstance(found, bytes):
@@ -88,26 +84,33 @@ class WebSocket(HTTPConnection):
         self.client_state = WebSocketState.DISCONNECTED
         return {"type": "websocket.disconnect", "code": found[0], "reason": found[1]}
 
-    async def _message(self) -> str | bytes:
-        event = await self.receive()
-        if event["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(event["code"], event["reason"])
-        found: str | bytes = event["text"] if "text" in event else event["bytes"]
-        return found
+    def _waiting(self) -> Awaitable[str | bytes | tuple[int, str]]:
+        if self.application_state is WebSocketState.CONNECTING:
+            raise RuntimeError("the WebSocket was not accepted: await accept() first")
+        if self.client_state is WebSocketState.DISCONNECTED:
+            raise RuntimeError("the client has disconnected: nothing more comes")
+        return self._cycle.next_message()
+
+    def _refuse(self, found: str | bytes | tuple[int, str]) -> Exception:
+        """What to raise for what was not asked for."""
+        if isinstance(found, tuple):
+            self.client_state = WebSocketState.DISCONNECTED
+            return WebSocketDisconnect(*found)
+        return TypeError(f"the client has sent {'text' if isinstance(found, str) else 'bytes'}")
 
     async def receive_text(self) -> str:
         """The next message. WebSocketDisconnect; TypeError when it is bytes."""
-        message = await self._message()
-        if not isinstance(message, str):
-            raise TypeError("the client has sent bytes, not text")
-        return message
+        found = await self._waiting()
+        if isinstance(found, str):
+            return found
+        raise self._refuse(found)
 
     async def receive_bytes(self) -> bytes:
         """The next message. WebSocketDisconnect; TypeError when it is text."""
-        message = await self._message()
-        if not isinstance(message, bytes):
-            raise TypeError("the client has sent text, not bytes")
-        return message
+        found = await self._waiting()
+        if isinstance(found, bytes):
+            return found
+        raise self._refuse(found)
 
     async def receive_json(self, mode: Literal["text", "binary"] = "text") -> Any:
         """The value of the next message. Raises json.JSONDecodeError."""
