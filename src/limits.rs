@@ -70,6 +70,27 @@ pub const SPARE_BUFFERS_MAX: usize = 256;
 /// See [`SPARE_BUFFERS_MAX`].
 pub const SPARE_BUFFER_SIZE_MAX: usize = 64 * 1024;
 
+/// One WebSocket message, inflated, unless configured otherwise; larger ends the WebSocket with 1009.
+pub const WS_MESSAGE_SIZE_MAX: u64 = 16 * 1024 * 1024;
+/// The largest piece in which a WebSocket message is handed on.
+pub const WS_PIECE_SIZE_MAX: usize = CHUNK_SIZE;
+/// The body of a Ping, Pong or Close; RFC 6455 §5.5.
+pub const WS_CONTROL_SIZE_MAX: usize = 125;
+/// Pongs that wait to be sent; of more, the latest (RFC 6455 §5.5.3 asks for no more than one).
+pub const WS_PONGS_MAX: usize = 8;
+/// From one Ping to the next, unless configured otherwise.
+pub const WS_PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A client that is silent for so long after a Ping is given up, unless configured otherwise.
+pub const WS_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the edge's Close waits for the client's.
+pub const WS_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A shorter WebSocket message is not compressed: what it saves does not pay for it.
+pub const WS_DEFLATE_SIZE_MIN: usize = 128;
+/// How hard WebSocket messages are compressed, 0-9.
+pub const WS_DEFLATE_LEVEL: i32 = 1;
+/// Compressors, and decompressors, that a shard keeps for messages to come.
+pub const WS_SPARE_CODERS_MAX: usize = 16;
+
 /// Path parameters of one route.
 pub const ROUTE_PARAMS_MAX: usize = 16;
 /// Routes that a worker may announce.
@@ -220,6 +241,10 @@ const _: () = assert!(TRAILERS_SIZE_MAX < u16::MAX as usize);
 const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX < u16::MAX as usize);
 const _: () = assert!(CHUNK_SIZE_DIGITS_MAX as u32 * 4 <= u64::BITS);
 const _: () = assert!(EXCHANGE_WINDOW <= CHUNK_COUNT * CHUNK_SIZE);
+// While a worker has unreturned credit for half a window or less, as it keeps to, there is enough for a piece.
+const _: () = assert!(WS_PIECE_SIZE_MAX <= EXCHANGE_WINDOW / 2);
+// A piece of a message is one record's payload, and the reason of a Close fits where pieces lie.
+const _: () = assert!(WS_CONTROL_SIZE_MAX <= WS_PIECE_SIZE_MAX && WS_PIECE_SIZE_MAX <= CHUNK_SIZE);
 const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);
 // Multishot operations complete more often than they are submitted.
 const _: () = assert!(COMPLETIONS_MAX >= 4 * SUBMISSIONS_MAX);

@@ -83,6 +83,11 @@ impl Head {
         Ok(head)
     }
 
+    /// The head that accepts a WebSocket.
+    pub(crate) fn of_switch() -> Self {
+        Self { status: 101, fields: Vec::new(), blob: Vec::new() }
+    }
+
     /// A head without fields.
     pub(crate) fn of_status(status: &Bound<'_, PyAny>) -> PyResult<Self> {
         let Ok(status) = status.extract::<u16>() else {

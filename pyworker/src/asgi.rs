@@ -19,6 +19,7 @@ use crate::{
     exchange::{Arrived, Exchange},
     fate::Stage,
     ffi::{self, GilCell},
+    socket_cycle::{self, SocketCycle},
     waiting::{Finished, Refused, Waiting, Wish},
 };
 
@@ -33,6 +34,8 @@ pub(crate) struct AsgiEndpoint {
     app: Py<PyAny>,
     /// What every scope begins as.
     template: Py<PyDict>,
+    /// The same of a WebSocket.
+    socket_template: Py<PyDict>,
     /// What the lifespan left; each request gets a copy.
     state: Option<Py<PyDict>>,
     root_path: String,
@@ -116,10 +119,20 @@ impl AsgiEndpoint {
             template.set_item(pyo3::intern!(py, "state"), py.None())?;
         }
         template.set_item(pyo3::intern!(py, "extensions"), py.None())?;
+        let socket_template = socket_cycle::template(&template)?.unbind();
+        let template = template.unbind();
         let no_param_names = PyTuple::empty(py).unbind();
         let clients = GilCell::new((0..CLIENTS_KEPT).map(|_| None).collect());
-        let template = template.unbind();
-        Ok(Self { app, template, state, root_path, pathsend, no_param_names, clients })
+        Ok(Self {
+            app,
+            template,
+            socket_template,
+            state,
+            root_path,
+            pathsend,
+            no_param_names,
+            clients,
+        })
     }
 }
 
@@ -135,6 +148,12 @@ impl AsgiEndpoint {
         exchange: &Py<Exchange>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let scope = self.scope(py, exchange.get())?.into_any();
+        if exchange.get().request().websocket {
+            let cycle = Bound::new(py, SocketCycle::new(exchange.clone_ref(py)))?;
+            let receive = cycle.getattr(pyo3::intern!(py, "receive"))?;
+            let send = cycle.getattr(pyo3::intern!(py, "send"))?;
+            return ffi::call(py, &self.app, [&scope, &receive, &send]);
+        }
         let pathsend = self.pathsend.as_ref().map(|pathsend| pathsend.clone_ref(py));
         let cycle = Bound::new(py, Cycle { exchange: exchange.clone_ref(py), pathsend })?;
         let receive = cycle.getattr(pyo3::intern!(py, "receive"))?;
@@ -144,7 +163,9 @@ impl AsgiEndpoint {
 
     fn scope<'py>(&self, py: Python<'py>, exchange: &Exchange) -> PyResult<Bound<'py, PyDict>> {
         let request = exchange.request();
-        let scope = self.template.bind(py).copy()?;
+        let is_socket = request.websocket;
+        let template = if is_socket { &self.socket_template } else { &self.template };
+        let scope = template.bind(py).copy()?;
         if let Some(client) = request.peer() {
             scope.set_item(pyo3::intern!(py, "client"), self.client(py, client)?)?;
         }
@@ -152,7 +173,12 @@ impl AsgiEndpoint {
             scope.set_item(pyo3::intern!(py, "http_version"), request.version(py))?;
             scope.set_item(pyo3::intern!(py, "scheme"), request.scheme(py))?;
         }
-        scope.set_item(pyo3::intern!(py, "method"), request.method_name(py)?)?;
+        if is_socket {
+            let offered = socket_cycle::subprotocols(py, request)?;
+            scope.set_item(pyo3::intern!(py, "subprotocols"), offered)?;
+        } else {
+            scope.set_item(pyo3::intern!(py, "method"), request.method_name(py)?)?;
+        }
         scope.set_item(pyo3::intern!(py, "path"), self.path(py, request))?;
         scope.set_item(pyo3::intern!(py, "raw_path"), self.raw_path(py, request))?;
         let query = PyBytes::new(py, request.query());
@@ -162,9 +188,14 @@ impl AsgiEndpoint {
             scope.set_item(pyo3::intern!(py, "state"), state.bind(py).copy()?)?;
         }
         let extensions = PyDict::new(py);
-        extensions.set_item(pyo3::intern!(py, "http.response.trailers"), PyDict::new(py))?;
-        extensions.set_item(pyo3::intern!(py, "http.response.early_hint"), PyDict::new(py))?;
-        if self.pathsend.is_some() {
+        if is_socket {
+            let denial = pyo3::intern!(py, "websocket.http.response");
+            extensions.set_item(denial, PyDict::new(py))?;
+        } else {
+            extensions.set_item(pyo3::intern!(py, "http.response.trailers"), PyDict::new(py))?;
+            extensions.set_item(pyo3::intern!(py, "http.response.early_hint"), PyDict::new(py))?;
+        }
+        if !is_socket && self.pathsend.is_some() {
             extensions.set_item(pyo3::intern!(py, "http.response.pathsend"), PyDict::new(py))?;
         }
         scope.set_item(pyo3::intern!(py, "extensions"), extensions)?;
@@ -252,7 +283,11 @@ impl Cycle {
 }
 
 impl Cycle {
-    fn take<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) const fn new(exchange: Py<Exchange>) -> Self {
+        Self { exchange, pathsend: None }
+    }
+
+    pub(crate) fn take<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
         let Ok(message) = message.cast::<PyDict>() else {
             let got = message.get_type().name()?;
@@ -266,7 +301,9 @@ impl Cycle {
             let course = exchange.course.borrow(py)?;
             (course.is_held(), matches!(course.trailers, Trailers::Awaited(_)))
         };
-        match (exchange.fate().stage(), Kind::parse(&name)) {
+        // The denial of a WebSocket is a response like any other.
+        let denial = name.strip_prefix("websocket.").filter(|_| exchange.request().websocket);
+        match (exchange.fate().stage(), Kind::parse(denial.unwrap_or(&name))) {
             (Stage::Gone, _) => Err(exchange.handle().disconnected(py)?),
             (Stage::Ended, _) => Err(PyRuntimeError::new_err(format!(
                 "Unexpected ASGI message '{name}' sent, after response already completed."
@@ -414,7 +451,9 @@ impl Held {
 }
 
 /// A header field: two byte strings in whatever holds two things.
-fn pair<'py>(field: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+pub(crate) fn pair<'py>(
+    field: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
     let wrong = || PyTypeError::new_err("a header is a pair of byte strings");
     let (name, value) = if let Ok(pair) = field.cast::<PyTuple>() {
         if pair.len() != 2 {
@@ -433,7 +472,7 @@ fn pair<'py>(field: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Bound<
     }
 }
 
-fn item<'py>(
+pub(crate) fn item<'py>(
     message: &Bound<'py, PyDict>,
     key: &Bound<'py, PyString>,
 ) -> PyResult<Bound<'py, PyAny>> {

@@ -21,7 +21,7 @@ use crate::{
     exchange::Arrived,
     fate::Fate,
     ffi::{self, GilCell},
-    lane::{Event, Lane},
+    lane::{Event, Lane, Takes},
     lanes::{attach_lane, broken, parse_attach},
 };
 
@@ -65,7 +65,7 @@ impl Calls {
         let mut state = self.state.borrow(py)?;
         let State { lane, open, scratch } = &mut *state;
         lane.disarm();
-        while let Some(event) = lane.next(scratch, |_| false).map_err(broken)? {
+        while let Some(event) = lane.next(scratch, |_| Takes::WHOLE).map_err(broken)? {
             let (id, request, body) = match event {
                 // A whole body is never streamed here.
                 Event::Noted | Event::Stream { .. } => continue,

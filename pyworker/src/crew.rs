@@ -28,7 +28,7 @@ use crate::{
     exchange::{Arrived, Body},
     fate::Fate,
     ffi::GilCell,
-    lane::{Event, Lane},
+    lane::{Event, Lane, Takes},
     lanes::Lanes,
     wsgi,
 };
@@ -244,7 +244,8 @@ impl Lanes {
         let mut noted = changed;
         for lane in 0..self.lane_count(py)? {
             for _ in 0..DRAIN_RECORDS_MAX {
-                let Some(event) = self.lane(py, lane, |lane| lane.next(&mut scratch, |_| true))?
+                let Some(event) =
+                    self.lane(py, lane, |lane| lane.next(&mut scratch, |_| Takes::PIECES))?
                 else {
                     break;
                 };

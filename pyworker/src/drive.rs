@@ -318,6 +318,15 @@ pub(crate) fn finish(
     let (py, own) = (lanes.py(), lanes.get());
     let serving = own.serving(py)?;
     let stage = source.stage();
+    if let Source::Made(exchange) = &*source
+        && exchange.get().request().websocket
+    {
+        let exchange = exchange.clone_ref(py);
+        return match end_socket(py, place.call, stage, value, exchange.get()) {
+            Ok(()) => Ok(()),
+            Err(error) => raised(lanes, place, source, error),
+        };
+    }
     let made = match place.call {
         // Nobody waits for what it returned: its client went away, or has everything.
         _ if stage == Stage::Gone => return Ok(()),
@@ -339,6 +348,44 @@ pub(crate) fn finish(
         Ok(answer) => own.answer(py, place, source, answer),
         Err(error) => raised(lanes, place, source, error),
     }
+}
+
+/// The coroutine of a WebSocket has returned: what it left open is closed.
+fn end_socket(
+    py: Python<'_>,
+    call: Call,
+    stage: Stage,
+    value: &Bound<'_, PyAny>,
+    exchange: &Exchange,
+) -> PyResult<()> {
+    let handle = exchange.handle();
+    let closed = handle.is_socket_closed(py)?;
+    let denies = exchange.course.borrow(py)?.is_held();
+    match stage {
+        Stage::Gone => Ok(()),
+        Stage::Unanswered | Stage::Started if closed => handle.abort(py),
+        Stage::Unanswered if denies => {
+            Err(incomplete_text("ASGI callable returned without completing response."))
+        }
+        Stage::Unanswered => Err(incomplete_text(match call {
+            Call::Asgi => "ASGI callable returned without completing handshake.",
+            Call::Fast | Call::Slow => "the handler returned without having accepted the WebSocket",
+        })),
+        _ if !value.is_none() => {
+            let text =
+                format!("a WebSocket's handler should return None, but returned {}", value.repr()?);
+            Err(PyRuntimeError::new_err(text))
+        }
+        Stage::Started if handle.is_accepted(py)? => handle.close_socket(py, 1000, String::new()),
+        Stage::Started => {
+            Err(incomplete_text("ASGI callable returned without completing response."))
+        }
+        Stage::Ended => Ok(()),
+    }
+}
+
+fn incomplete_text(text: &'static str) -> PyErr {
+    PyRuntimeError::new_err(text)
 }
 
 /// A fast call's result turned out to be made while it is sent: a task of its own does that.
@@ -410,8 +457,15 @@ pub(crate) fn raised(
     // An ASGI application is somebody else's: it neither ends the worker nor leaves its client without a word.
     let exits = place.call != Call::Asgi && is_exit(py, &error);
     let cancelled = serving.is_cancelled(py, &error);
+    let closed = match source {
+        Source::Made(exchange) if exchange.get().request().websocket => {
+            exchange.get().handle().is_socket_closed(py)?
+        }
+        _ => false,
+    };
     let nothing_to_say = match stage {
         _ if exits => true,
+        _ if closed => cancelled || serving.is_disconnected(py, &error),
         Stage::Gone => cancelled || serving.is_disconnected(py, &error),
         _ => cancelled && place.call != Call::Asgi,
     };

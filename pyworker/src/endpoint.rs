@@ -11,7 +11,8 @@ use pyo3::{
 };
 
 use crate::{
-    asgi::AsgiEndpoint, exchange::Arrived, fate::Cancels, ffi, wsgi_environ::WsgiEndpoint,
+    asgi::AsgiEndpoint, exchange::Arrived, fate::Cancels, ffi, lane::Takes,
+    wsgi_environ::WsgiEndpoint,
 };
 
 /// Digits of an integer that certainly fits 64 bits.
@@ -42,11 +43,11 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// It takes the request's body piece by piece.
-    pub(crate) fn streams(&self) -> bool {
+    pub(crate) fn takes(&self) -> Takes {
         match self {
-            Self::Native(endpoint) => endpoint.get().streams,
-            Self::Asgi(_) | Self::Wsgi(_) => true,
+            Self::Native(endpoint) => endpoint.get().takes,
+            Self::Asgi(_) => Takes { pieces: true, messages: true },
+            Self::Wsgi(_) => Takes::PIECES,
         }
     }
 
@@ -81,8 +82,7 @@ pub(crate) struct Endpoint {
     fast: Option<Fast>,
     param_names: Py<PyTuple>,
     status: u16,
-    /// Its slow call takes the request's body piece by piece.
-    streams: bool,
+    takes: Takes,
     cancels: Cancels,
 }
 
@@ -111,10 +111,13 @@ impl Endpoint {
                 )));
             }
         };
-        let streams = match body {
-            "whole" => false,
-            "stream" if fast.is_none() => true,
-            "stream" => return Err(PyValueError::new_err("a fast call does not take the body")),
+        let takes = match body {
+            "whole" => Takes::WHOLE,
+            "stream" if fast.is_none() => Takes::PIECES,
+            "messages" if fast.is_none() => Takes { pieces: false, messages: true },
+            "stream" | "messages" => {
+                return Err(PyValueError::new_err("a fast call does not take the body"));
+            }
             other => {
                 return Err(PyValueError::new_err(format!(
                     "no such way to take a body: {other:?}"
@@ -135,7 +138,7 @@ impl Endpoint {
         let args = args.collect::<PyResult<Vec<_>>>()?;
         let fast = fast.map(|function| Fast { function, args });
         let param_names = PyTuple::new(py, param_names)?.unbind();
-        Ok(Self { slow, fast, param_names, status, streams, cancels })
+        Ok(Self { slow, fast, param_names, status, takes, cancels })
     }
 }
 

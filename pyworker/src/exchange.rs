@@ -80,6 +80,12 @@ impl Arrived {
         self.text(self.method) == b"HEAD"
     }
 
+    /// The values of the fields of this (lower-case) name.
+    pub(crate) fn values<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let named = self.fields().iter().filter(move |field| self.text(field.name) == name);
+        named.map(|field| self.text(field.value))
+    }
+
     /// The client waits for 100 Continue.
     pub(crate) fn expects_continue(&self) -> bool {
         self.fields().iter().any(|field| {
@@ -206,6 +212,8 @@ pub(crate) struct Exchange {
     in_pieces: bool,
     /// The body's end was taken.
     exhausted: AtomicBool,
+    /// The code and the reason with which the application has closed a WebSocket.
+    pub(crate) own_close: PyOnceLock<(u16, String)>,
     /// Of an ASGI application's messages.
     pub(crate) course: GilCell<Course>,
     handle: Handle,
@@ -244,6 +252,7 @@ impl Exchange {
             body: whole,
             in_pieces,
             exhausted: AtomicBool::new(false),
+            own_close: PyOnceLock::new(),
             course: GilCell::new(Course::default()),
             handle,
         }
@@ -264,6 +273,11 @@ impl Exchange {
     /// The body's end was taken.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// True the first time: a WebSocket's `receive` begins with the request for it, whose body is its place in the books.
+    pub(crate) fn take_connect(&self) -> bool {
+        !self.exhausted.swap(true, Ordering::Relaxed)
     }
 
     /// The next piece of the body.

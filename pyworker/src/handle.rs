@@ -12,6 +12,7 @@ use crate::{
     lane::{Lane, Taken},
     lanes::Lanes,
     serving::Serving,
+    socket::Heard,
 };
 
 #[derive(Debug)]
@@ -116,6 +117,41 @@ impl Handle {
     /// A whole answer, where nothing was answered yet.
     pub(crate) fn answer(&self, py: Python<'_>, answer: Answer) -> PyResult<()> {
         self.books(py, |lane, id, fate| lane.answer(py, id, fate, answer))
+    }
+
+    /// Accepts a WebSocket.
+    pub(crate) fn accept(&self, py: Python<'_>, head: Head) -> PyResult<()> {
+        if self.is_socket_closed(py)? {
+            return Err(self.disconnected(py)?);
+        }
+        self.books(py, |lane, id, fate| lane.accept(py, id, fate, head))
+    }
+
+    /// The next message of a WebSocket.
+    pub(crate) fn take_message(&self, py: Python<'_>) -> PyResult<Heard> {
+        self.books(py, |lane, id, _| lane.take_message(id))
+    }
+
+    pub(crate) fn is_socket_closed(&self, py: Python<'_>) -> PyResult<bool> {
+        self.books(py, |lane, id, _| Ok(lane.is_socket_closed(id)))
+    }
+
+    /// False before a WebSocket is accepted, and if it is denied.
+    pub(crate) fn is_accepted(&self, py: Python<'_>) -> PyResult<bool> {
+        self.books(py, |lane, id, _| Ok(lane.is_accepted(id)))
+    }
+
+    /// Sends a message of a WebSocket that was accepted.
+    pub(crate) fn say(&self, py: Python<'_>, data: &[u8], is_text: bool) -> PyResult<()> {
+        if self.is_socket_closed(py)? {
+            return Err(self.disconnected(py)?);
+        }
+        self.books(py, |lane, id, _| lane.say(py, id, data, is_text))
+    }
+
+    /// Closes a WebSocket that was accepted.
+    pub(crate) fn close_socket(&self, py: Python<'_>, code: u16, reason: String) -> PyResult<()> {
+        self.books(py, |lane, id, _| lane.close_socket(py, id, code, reason))
     }
 
     /// Takes back what was accepted of a response of which nothing was written. False: it is too late.

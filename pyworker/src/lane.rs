@@ -14,9 +14,9 @@ use std::{
 use fasterapi::{
     ipc::{
         Doorbell, Fault, Segment, WorkerLane,
-        message::{Cancellation, ToWorker},
+        message::{Cancellation, Close, Piece, ToWorker},
     },
-    limits::{CHUNK_SIZE, EXCHANGE_WINDOW},
+    limits::{CHUNK_SIZE, EXCHANGE_WINDOW, INLINE_BODY_SIZE_MAX},
 };
 use pyo3::{prelude::*, types::PyBytes};
 
@@ -25,6 +25,7 @@ use crate::{
     exchange::Arrived,
     fate::{Cancels, Fate, Stage},
     open::{Due, Input, Open, WrongLength},
+    socket::{self, Heard, Socket},
 };
 
 /// Received body bytes that are not reported at once: the window stays open meanwhile, and small parts cost no record each.
@@ -35,7 +36,7 @@ const CREDIT_HELD_BACK: u64 = (EXCHANGE_WINDOW / 4) as u64;
 pub(crate) enum Event {
     /// A request whose body is inside it, in the [`Arrived`] that was passed.
     Begin { id: u64 },
-    /// A request whose body is coming, for a handler that takes it piece by piece.
+    /// A request whose body is coming, for a handler that takes it piece by piece; or one for a WebSocket.
     Stream { id: u64, request: Box<Arrived>, fate: Arc<Fate> },
     /// A request whose body has come in parts, complete now.
     Whole { id: u64, request: Box<Arrived>, body: Vec<u8> },
@@ -65,6 +66,22 @@ pub(crate) enum Taken {
     End,
     NotYet,
     Gone,
+}
+
+/// What a route's handler takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Takes {
+    /// A body piece by piece, not only whole.
+    pub(crate) pieces: bool,
+    /// WebSockets.
+    pub(crate) messages: bool,
+}
+
+impl Takes {
+    /// Whole bodies and nothing else.
+    pub(crate) const WHOLE: Self = Self { pieces: false, messages: false };
+    /// Bodies piece by piece.
+    pub(crate) const PIECES: Self = Self { pieces: true, messages: false };
 }
 
 enum Progress {
@@ -151,23 +168,28 @@ impl Lane {
         if self.errands.is_empty() { None } else { Some(std::mem::take(&mut self.errands)) }
     }
 
-    /// Takes one record and enters it in the books; `None` when there is none. `streams`: whether a route's handler takes its
-    /// requests' bodies piece by piece.
+    /// Takes one record and enters it in the books; `None` when there is none. `takes`: what a route's handler takes.
     pub(crate) fn next(
         &mut self,
         request: &mut Arrived,
-        streams: impl FnOnce(u32) -> bool,
+        takes: impl FnOnce(u32) -> Takes,
     ) -> Result<Option<Event>, Fault> {
         let Some((id, message)) = self.lane.receive()? else { return Ok(None) };
         match message {
             ToWorker::Request(arrived) => {
                 self.in_flight += 1;
                 request.copy_from(&arrived);
+                let takes = takes(request.route);
+                if request.websocket && takes.messages {
+                    return Ok(Some(self.begin_socket(id, request)));
+                }
+                // As if there were no Upgrade (RFC 9110 §7.8).
+                request.websocket = false;
                 if arrived.end {
                     return Ok(Some(Event::Begin { id }));
                 }
                 let request = Box::new(std::mem::take(request));
-                let event = self.begin_input(id, request, streams);
+                let event = self.begin_input(id, request, takes.pieces);
                 if matches!(event, Event::Noted) {
                     self.ask(id)?;
                 }
@@ -177,6 +199,13 @@ impl Lane {
                 let event = input(&mut self.open, &mut self.errands, (id, data, end));
                 self.give_credit(id)?;
                 return Ok(Some(event));
+            }
+            ToWorker::Message(piece) => {
+                hear(&mut self.open, &mut self.errands, id, &piece);
+                self.give_credit(id)?;
+            }
+            ToWorker::Close(Close { code, reason }) => {
+                end_socket(&mut self.open, &mut self.errands, id, (code, reason));
             }
             ToWorker::Credit(bytes) => {
                 // An exchange that is not here has ended while this was on its way.
@@ -191,15 +220,10 @@ impl Lane {
     }
 
     /// A request whose body comes in more records.
-    fn begin_input(
-        &mut self,
-        id: u64,
-        request: Box<Arrived>,
-        streams: impl FnOnce(u32) -> bool,
-    ) -> Event {
+    fn begin_input(&mut self, id: u64, request: Box<Arrived>, streams: bool) -> Event {
         let fate = Arc::new(Fate::default());
         let (body, expects) = (request.inline_body(), request.expects_continue());
-        if streams(request.route) {
+        if streams {
             let input = Input::Stream { waiting: body.to_vec(), ended: false };
             let open = Open { expects, ..Open::new(Arc::clone(&fate), input, 0) };
             self.open.insert(id, open);
@@ -218,6 +242,13 @@ impl Lane {
         // What is not here has written its END or ABORT while this was on its way.
         let Some(open) = self.open.get_mut(&id) else { return Ok(()) };
         if open.output.aborts {
+            return Ok(());
+        }
+        if open.socket().is_some() && why != Cancellation::DeadlinePassed {
+            // What came before is still to be heard; the handler ends the exchange.
+            let leaves = why == Cancellation::ServerLeaves;
+            let code = if leaves { socket::SERVICE_RESTART } else { socket::ABNORMAL };
+            end_socket(&mut self.open, &mut self.errands, id, (code, b""));
             return Ok(());
         }
         if let Some((task, cancels)) = open.task.take() {
@@ -265,7 +296,9 @@ impl Lane {
                 Taken::Piece { bytes, last: *ended }
             }
             Input::Stream { ended: false, .. } => Taken::NotYet,
-            Input::Stream { .. } | Input::Done | Input::Whole { .. } => Taken::End,
+            Input::Stream { .. } | Input::Done | Input::Whole { .. } | Input::Socket(_) => {
+                Taken::End
+            }
         };
         let more = !matches!(open.input, Input::Stream { ended: true, .. } | Input::Done);
         if more {
@@ -312,7 +345,11 @@ impl Lane {
     }
 
     pub(crate) fn is_full(&self, id: u64) -> bool {
-        self.open.get(&id).is_some_and(|open| open.output.is_full())
+        let is_full = |open: &Open| match &open.input {
+            Input::Socket(socket) if !socket.is_clear() => socket.is_full(),
+            _ => open.output.is_full(),
+        };
+        self.open.get(&id).is_some_and(is_full)
     }
 
     /// The handler was suspended: `task` runs the rest of it.
@@ -489,7 +526,7 @@ impl Lane {
     fn advance(&mut self, py: Python<'_>, id: u64) -> Result<Progress, Fault> {
         let Some(open) = self.open.get_mut(&id) else { return Ok(Progress::Idle) };
         let (written, ended) = match open.output.due(py, CHUNK_SIZE) {
-            Due::Nothing => return Ok(Progress::Idle),
+            Due::Nothing => return self.advance_socket(id),
             Due::Abort => {
                 let written = self.lane.send_abort(id)?;
                 return Ok(if written { Progress::Ended } else { Progress::Full });
@@ -534,6 +571,121 @@ impl Lane {
         Ok(())
     }
 
+    /// A request for a WebSocket.
+    fn begin_socket(&mut self, id: u64, request: &mut Arrived) -> Event {
+        let fate = Arc::new(Fate::default());
+        self.open.insert(id, Open::new(Arc::clone(&fate), Input::Socket(Box::default()), 0));
+        Event::Stream { id, request: Box::new(std::mem::take(request)), fate }
+    }
+
+    fn socket(&mut self, id: u64) -> Option<&mut Socket> {
+        self.open.get_mut(&id)?.socket()
+    }
+
+    /// Takes the next message of a WebSocket.
+    pub(crate) fn take_message(&mut self, id: u64) -> Result<Heard, Fault> {
+        let Some(open) = self.open.get_mut(&id) else {
+            return Ok(Heard::Closed(socket::NO_CODE, String::new()));
+        };
+        let Some(socket) = open.socket() else { return Ok(Heard::NotYet) };
+        let (heard, credit) = socket.hear();
+        open.credit_due += credit;
+        self.give_credit(id)?;
+        Ok(heard)
+    }
+
+    /// True when the client of a WebSocket takes nothing any more.
+    pub(crate) fn is_socket_closed(&mut self, id: u64) -> bool {
+        self.socket(id).is_none_or(|socket| socket.is_closed())
+    }
+
+    pub(crate) fn is_accepted(&mut self, id: u64) -> bool {
+        self.socket(id).is_some_and(|socket| socket.accepted)
+    }
+
+    /// Accepts a WebSocket, with the 101 that says so.
+    pub(crate) fn accept(
+        &mut self,
+        py: Python<'_>,
+        id: u64,
+        fate: &Arc<Fate>,
+        head: Head,
+    ) -> Result<(), Fault> {
+        self.start(id, fate, head, None, true);
+        if let Some(socket) = self.socket(id) {
+            socket.accepted = true;
+        }
+        // At once: what follows may be a long silence.
+        self.pump(py)
+    }
+
+    /// Accepts a message of a WebSocket, and writes as much of it as there is room for.
+    pub(crate) fn say(
+        &mut self,
+        py: Python<'_>,
+        id: u64,
+        data: &[u8],
+        is_text: bool,
+    ) -> Result<(), Fault> {
+        let Some(open) = self.open.get_mut(&id) else { return Ok(()) };
+        let Open { input: Input::Socket(socket), output, .. } = open else { return Ok(()) };
+        let piece = Piece { data, is_text, more: false };
+        let fits = data.len() <= INLINE_BODY_SIZE_MAX && piece.cost() as u64 <= output.credit;
+        if fits
+            && socket.is_clear()
+            && output.head.is_none()
+            && self.lane.send_message(id, piece)? == Some(data.len())
+        {
+            output.credit -= piece.cost() as u64;
+            return Ok(());
+        }
+        socket.say(data, is_text);
+        self.make_ready(id);
+        self.pump(py)
+    }
+
+    /// Closes a WebSocket behind what was said.
+    pub(crate) fn close_socket(
+        &mut self,
+        py: Python<'_>,
+        id: u64,
+        code: u16,
+        reason: String,
+    ) -> Result<(), Fault> {
+        let Some(open) = self.open.get_mut(&id) else { return Ok(()) };
+        let Some(socket) = open.socket().filter(|socket| !socket.is_closing()) else {
+            return Ok(());
+        };
+        socket.close(code, reason);
+        over(open, Stage::Ended, &mut self.errands);
+        self.make_ready(id);
+        self.pump(py)
+    }
+
+    /// Writes the next piece of a message, or the Close.
+    fn advance_socket(&mut self, id: u64) -> Result<Progress, Fault> {
+        let Some(open) = self.open.get_mut(&id) else { return Ok(Progress::Idle) };
+        let Open { input: Input::Socket(socket), output, writers, .. } = open else {
+            return Ok(Progress::Idle);
+        };
+        let written = match socket.due(output.credit) {
+            socket::Due::Nothing => return Ok(Progress::Idle),
+            socket::Due::Close(Close { code, reason }) => {
+                let written = self.lane.send_close(id, Close { code, reason })?;
+                return Ok(if written { Progress::Ended } else { Progress::Full });
+            }
+            socket::Due::Piece(piece) => match self.lane.send_message(id, piece)? {
+                Some(taken) => taken,
+                None => return Ok(Progress::Full),
+            },
+        };
+        output.credit -= written.max(1) as u64;
+        if socket.wrote(written) {
+            self.errands.extend(writers.drain(..).map(Errand::Wake));
+        }
+        Ok(Progress::More)
+    }
+
     /// Makes what was written visible in mid-batch.
     pub(crate) fn publish(&mut self) -> Result<(), Fault> {
         self.lane.publish()?;
@@ -550,7 +702,7 @@ fn input(
     let Entry::Occupied(mut entry) = books.entry(id) else { return Event::Noted };
     let open = entry.get_mut();
     match &mut open.input {
-        Input::Done => {}
+        Input::Done | Input::Socket(_) => {}
         Input::Whole { body, .. } => {
             body.extend_from_slice(data);
             open.credit_due += data.len() as u64;
@@ -565,6 +717,25 @@ fn input(
         }
     }
     Event::Noted
+}
+
+/// A piece of a message.
+fn hear(books: &mut Books, errands: &mut Vec<Errand>, id: u64, piece: &Piece<'_>) {
+    let Some(open) = books.get_mut(&id) else { return };
+    let Some(socket) = open.socket() else { return };
+    let credit = socket.arrive(piece);
+    open.credit_due += credit;
+    if !piece.more {
+        errands.extend(open.readers.drain(..).map(Errand::Wake));
+    }
+}
+
+/// Of a WebSocket nothing more comes or goes.
+fn end_socket(books: &mut Books, errands: &mut Vec<Errand>, id: u64, (code, reason): (u16, &[u8])) {
+    let Some(open) = books.get_mut(&id) else { return };
+    let Some(socket) = open.socket() else { return };
+    socket.end(code, reason);
+    errands.extend(open.readers.drain(..).chain(open.writers.drain(..)).map(Errand::Wake));
 }
 
 /// Nothing more is expected of an exchange's application: whoever waits is told.

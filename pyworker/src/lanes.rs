@@ -33,7 +33,7 @@ use crate::{
     fate::{Fate, Stage},
     ffi::{self, GilCell},
     handle::Handle,
-    lane::{Errand, Event, Lane},
+    lane::{Errand, Event, Lane, Takes},
     serving::{Callbacks, Serving, is_exit},
 };
 
@@ -419,8 +419,8 @@ fn drain_lane(
 ) -> PyResult<()> {
     let (py, own) = (lanes.py(), lanes.get());
     for taken in 1..=DRAIN_RECORDS_MAX {
-        let streams = |route: u32| serving.target(route as usize).is_ok_and(Target::streams);
-        let next = own.lane(py, index, |lane| lane.next(scratch, streams))?;
+        let takes = |route: u32| serving.target(route as usize).map_or(Takes::WHOLE, Target::takes);
+        let next = own.lane(py, index, |lane| lane.next(scratch, takes))?;
         let Some(event) = next else { break };
         let begun = match event {
             Event::Noted => Ok(()),

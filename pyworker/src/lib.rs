@@ -22,6 +22,8 @@ mod lane;
 mod lanes;
 mod open;
 mod serving;
+mod socket;
+mod socket_cycle;
 mod task;
 #[cfg(feature = "testing")]
 mod testing;
@@ -53,6 +55,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<endpoint::Endpoint>()?;
     module.add_class::<asgi::AsgiEndpoint>()?;
     module.add_class::<asgi::Cycle>()?;
+    module.add_class::<socket_cycle::SocketCycle>()?;
     module.add_class::<wsgi_environ::WsgiEndpoint>()?;
     module.add_class::<wsgi::FileWrapper>()?;
     module.add_class::<lanes::Lanes>()?;

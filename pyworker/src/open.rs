@@ -13,6 +13,7 @@ use crate::{
     answer::Head,
     exchange::Arrived,
     fate::{Cancels, Fate},
+    socket::Socket,
 };
 
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(crate) enum Input {
     Whole { request: Box<Arrived>, body: Vec<u8> },
     /// What the application has not taken yet; at most a window, because credit is returned when it takes.
     Stream { waiting: Vec<u8>, ended: bool },
+    /// None; messages come instead, once it was accepted.
+    Socket(Box<Socket>),
 }
 
 /// A piece of a response's body: the application's own object, never a copy.
@@ -117,6 +120,14 @@ impl fmt::Display for WrongLength {
 }
 
 impl Open {
+    /// The messages of a WebSocket.
+    pub(crate) fn socket(&mut self) -> Option<&mut Socket> {
+        match &mut self.input {
+            Input::Socket(socket) => Some(socket),
+            Input::Done | Input::Whole { .. } | Input::Stream { .. } => None,
+        }
+    }
+
     pub(crate) fn new(fate: Arc<Fate>, input: Input, credit_due: u64) -> Self {
         Self {
             fate,

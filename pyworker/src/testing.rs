@@ -12,7 +12,7 @@ use fasterapi::{
     ipc::{
         Doorbell, EdgeLane, Fault, Segment,
         layout::Geometry,
-        message::{Cancellation, FromWorker, Request},
+        message::{Cancellation, Close, FromWorker, Piece, Request},
         segment::Writer,
     },
     span::{Field, Span},
@@ -121,7 +121,7 @@ impl EdgeSide {
     #[pyo3(signature = (
         id, *, route = 0, method = "GET", path = "/", params = Vec::new(), query = Vec::new(), headers = Vec::new(),
         body = Vec::new(), end = true, content_length = None, version = 11, client = None, authority = "test:8000",
-        raw_path = None, decoded_path = None,
+        raw_path = None, decoded_path = None, websocket = false,
         shard = 0,
     ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a test's interface")]
@@ -143,6 +143,7 @@ impl EdgeSide {
         authority: &str,
         raw_path: Option<Vec<u8>>,
         decoded_path: Option<Vec<u8>>,
+        websocket: bool,
         shard: usize,
     ) -> PyResult<bool> {
         let mut blob = Blob::default();
@@ -172,7 +173,7 @@ impl EdgeSide {
             content_length,
             peer: peer.transpose()?,
             secure: false,
-            websocket: false,
+            websocket,
             body: &body,
             end,
         };
@@ -189,6 +190,32 @@ impl EdgeSide {
         shard: usize,
     ) -> PyResult<Option<usize>> {
         self.with(py, shard, |lane| lane.send_body(id, data, end))
+    }
+
+    #[pyo3(signature = (id, data, *, text = false, more = false, shard = 0))]
+    fn send_message(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        data: &[u8],
+        text: bool,
+        more: bool,
+        shard: usize,
+    ) -> PyResult<Option<usize>> {
+        let piece = Piece { data, is_text: text, more };
+        self.with(py, shard, |lane| lane.send_message(id, piece))
+    }
+
+    #[pyo3(signature = (id, code, reason = Vec::new(), *, shard = 0))]
+    fn send_close(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        code: u16,
+        reason: Vec<u8>,
+        shard: usize,
+    ) -> PyResult<bool> {
+        self.with(py, shard, |lane| lane.send_close(id, Close { code, reason: &reason }))
     }
 
     #[pyo3(signature = (id, bytes, *, shard = 0))]
@@ -274,6 +301,12 @@ impl EdgeSide {
                 }
                 FromWorker::Body { data, end } => {
                     messages.append(("body", id, PyBytes::new(py, data), end))?;
+                }
+                FromWorker::Message(Piece { data, is_text, more }) => {
+                    messages.append(("message", id, PyBytes::new(py, data), is_text, more))?;
+                }
+                FromWorker::Close(Close { code, reason }) => {
+                    messages.append(("close", id, code, PyBytes::new(py, reason)))?;
                 }
                 FromWorker::Credit(bytes) => messages.append(("credit", id, bytes))?,
                 FromWorker::Abort => messages.append(("abort", id))?,

@@ -6,7 +6,7 @@
 
 use pyo3::{exceptions::PyStopIteration, prelude::*, sync::PyOnceLock, types::PyBytes};
 
-use crate::{asgi, exchange::Exchange, ffi::GilCell, lane::Taken};
+use crate::{asgi, exchange::Exchange, ffi::GilCell, lane::Taken, socket_cycle};
 
 /// Ends at once, without a value.
 #[pyclass(frozen, module = "fasterapi._native")]
@@ -27,6 +27,10 @@ pub(crate) enum Wish {
     Disconnect,
     /// What ASGI's `receive` gives: pieces of the body, then the disconnect.
     Event,
+    /// The same for a WebSocket: the request for it, messages, then the disconnect.
+    SocketEvent,
+    /// A message of a WebSocket, or the code and the reason of its end.
+    Message,
 }
 
 #[pyclass(frozen, module = "fasterapi._native")]
@@ -38,7 +42,7 @@ pub(crate) struct Waiting {
 }
 
 /// The outcome of a look.
-enum Look {
+pub(crate) enum Look {
     Nothing,
     Found(Py<PyAny>),
     NotYet,
@@ -54,6 +58,12 @@ impl Waiting {
         let handle = exchange.handle();
         Ok(match self.wish {
             Wish::Disconnect if handle.fate().is_over() => Look::Nothing,
+            Wish::SocketEvent => return socket_cycle::event(py, exchange),
+            Wish::Message => return socket_cycle::message(py, exchange),
+            Wish::Room if exchange.request().websocket => {
+                // Also once the client has closed: the next message is told of that.
+                if handle.is_full(py)? { Look::NotYet } else { Look::Nothing }
+            }
             Wish::Room if handle.fate().is_gone() => return Err(handle.disconnected(py)?),
             Wish::Room if !handle.is_full(py)? => Look::Nothing,
             Wish::Disconnect | Wish::Room => Look::NotYet,
@@ -113,7 +123,7 @@ impl Waiting {
         }
         let future = match self.wish {
             Wish::Room => self.exchange.get().handle().await_room(py)?,
-            Wish::Piece | Wish::Disconnect | Wish::Event => {
+            Wish::Piece | Wish::Disconnect | Wish::Event | Wish::SocketEvent | Wish::Message => {
                 self.exchange.get().handle().await_input(py)?
             }
         };

@@ -311,7 +311,7 @@ class Edge:
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
-        self.endpoints = [(route, compile_route(route, app)) for route in app.routes]
+        self.endpoints = [(route, compile_route(route, app)) for route in app.routes if isinstance(route, Route)]
 
     def request(self, method: str, target: str, *, headers: Sequence[tuple[str, str]] = (), body: bytes = b"") -> Reply:
         answer = asyncio.run(self.exchange(method, target, headers, body))

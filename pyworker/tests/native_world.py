@@ -80,7 +80,9 @@ class World:
 
     def ended(self, ident: int) -> bool:
         messages = self.seen.get(ident, [])
-        return any(message[0] == "abort" or (message[0] in ("response", "body") and message[-1]) for message in messages)
+        return any(
+            message[0] in ("abort", "close") or (message[0] in ("response", "body") and message[-1]) for message in messages
+        )
 
     def until(self, done: Callable[[], bool], seconds: float = 10) -> None:
         deadline = time.monotonic() + seconds

@@ -7,6 +7,7 @@
 pub mod application;
 mod lifecycle;
 pub mod limits;
+pub mod websocket;
 
 use std::{
     env, fmt, io,
@@ -156,6 +157,9 @@ struct RunArgs {
 
     #[command(flatten)]
     limits: limits::Limits,
+
+    #[command(flatten)]
+    websockets: websocket::WebSockets,
 
     /// How much to log to stderr: critical, error, warning, info, debug or trace
     #[arg(
@@ -328,6 +332,8 @@ pub struct Config {
     pub cpus_suffice: bool,
     /// What a request, a connection and a worker may take.
     pub limits: limits::Limits,
+    /// How WebSockets are run.
+    pub websockets: websocket::WebSockets,
     /// How much to log.
     pub log_level: LogLevel,
     /// The access log.
@@ -399,6 +405,7 @@ impl RunArgs {
             shards,
             cpus_suffice: cpus >= shards + workers,
             limits: args.limits,
+            websockets: args.websockets,
             log_level: args.log_level,
             access_log: args.access_log,
             admin: args.admin.map(find_admin).transpose()?,

@@ -41,10 +41,10 @@ use self::{
 };
 pub use crate::pool::lifecycle::Outcome;
 use crate::{
-    config::{self, Config, control_file, limits::Retry},
+    config::{self, Config, control_file, limits::Retry, websocket::WebSockets},
     limits::{CONTROL_CONNECTIONS_MAX, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part},
     pool::{lifecycle::Settings, process},
-    proto::h1,
+    proto::{h1, ws},
     shard::{self, Handle},
 };
 
@@ -93,6 +93,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
                 listeners: vec![listener],
                 h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
                 limits: limits_of(config),
+                websocket: websockets_of(&config.websockets),
                 gauges: Arc::default(),
                 spin_max: spin,
                 access_log: access_log.is_some(),
@@ -115,6 +116,17 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             Supervisor::new((workers, settings), config.workers, shards, access_log, health, url);
         Ok(supervisor.run(Sources { reports, signals, asked, changed }).await)
     })
+}
+
+fn websockets_of(asked: &WebSockets) -> shard::WebSocketOptions {
+    let engine = ws::Options {
+        message_size_max: asked.ws_max_size.bytes(),
+        ping_interval: asked.ws_ping_interval.limit(),
+        ping_timeout: asked.ws_ping_timeout.limit(),
+        ..ws::Options::default()
+    };
+    let deflate = asked.ws_per_message_deflate.then(ws::DeflatePolicy::default);
+    shard::WebSocketOptions { engine, deflate }
 }
 
 /// What each shard is to keep to. The queue is divided among them: they do not know each other's.

@@ -268,6 +268,9 @@ impl Worker {
                     None => return Err(Fault::Credit { bytes }),
                 }
             }
+            FromWorker::Message(_) | FromWorker::Close(_) => {
+                return Err(Fault::Order { what: "message", exchange: id });
+            }
             FromWorker::Abort => ended = Some(Err(CallError::Cancelled)),
             FromWorker::Informational(_) => {}
             FromWorker::Trailers(_) if call.status.is_none() => {

@@ -15,14 +15,40 @@ use super::{
     doorbell::Doorbell,
     fault::Fault,
     message::{
-        Cancellation, ChunkRef, FromWorker, Kind, Parsed, Request, Response, ToWorker, flags,
-        parse, parse_chunk, parse_release,
+        Cancellation, ChunkRef, Close, FromWorker, Kind, Parsed, Piece, Request, Response,
+        ToWorker, flags, parse, parse_chunk, parse_piece, parse_release,
     },
     ring::{Claim, Consumer, Producer, Record, publish},
     segment::Segment,
     sync::Arc,
 };
 use crate::limits::INLINE_BODY_SIZE_MAX;
+
+/// How the records of one payload are marked.
+#[derive(Clone, Copy, Debug)]
+struct Marks {
+    kind: Kind,
+    /// Flags of the record that takes the last bytes.
+    last: u16,
+    /// Flags of those before it.
+    others: u16,
+}
+
+impl Marks {
+    fn body(end: bool) -> Self {
+        Self { kind: Kind::Body, last: if end { flags::END } else { 0 }, others: 0 }
+    }
+
+    fn message(piece: &Piece<'_>) -> Self {
+        let last = piece.flags();
+        Self { kind: Kind::Message, last, others: last | flags::MORE }
+    }
+
+    fn may_be_chunked(record: &Record) -> bool {
+        let carries = [Kind::Body, Kind::Message].iter().any(|kind| *kind as u16 == record.kind);
+        carries && record.flags & flags::CHUNK != 0 && record.flags & flags::CLOSE == 0
+    }
+}
 
 /// What both directions have in common.
 #[derive(Debug)]
@@ -87,17 +113,20 @@ impl Lane {
         Ok(true)
     }
 
-    /// Writes as much of a body as there is room for; the number of bytes that were taken. `end` marks the record
-    /// that takes the last of them.
-    fn put_body(&mut self, exchange: u64, data: &[u8], end: bool) -> Result<Option<usize>, Fault> {
+    /// Writes as much of a body or message as there is room for; the number of bytes that were taken.
+    fn put_payload(
+        &mut self,
+        marks: Marks,
+        exchange: u64,
+        data: &[u8],
+    ) -> Result<Option<usize>, Fault> {
         let mut taken = 0;
         loop {
             let rest = data.get(taken..).unwrap_or_default();
             let written = if rest.len() <= INLINE_BODY_SIZE_MAX.min(self.inline_max()) {
-                let flags = if end { flags::END } else { 0 };
-                self.put(Kind::Body, flags, exchange, rest)?.then_some(rest.len())
+                self.put(marks.kind, marks.last, exchange, rest)?.then_some(rest.len())
             } else {
-                self.put_chunk(exchange, rest, end)?
+                self.put_chunk(marks, exchange, rest)?
             };
             match written {
                 Some(count) => taken += count,
@@ -114,7 +143,12 @@ impl Lane {
         self.own.geometry().record_size_max() / 2
     }
 
-    fn put_chunk(&mut self, exchange: u64, data: &[u8], end: bool) -> Result<Option<usize>, Fault> {
+    fn put_chunk(
+        &mut self,
+        marks: Marks,
+        exchange: u64,
+        data: &[u8],
+    ) -> Result<Option<usize>, Fault> {
         let geometry = self.own.geometry();
         if self.claim(size_of::<ChunkRef>())?.is_none() {
             return Ok(None);
@@ -126,8 +160,9 @@ impl Lane {
             index,
             len: u32::try_from(len).unwrap_or_else(|_| unreachable!("Geometry bounds it")),
         };
-        let end = if end && len == data.len() { flags::END } else { 0 };
-        let written = self.put(Kind::Body, flags::CHUNK | end, exchange, reference.as_bytes())?;
+        let marked = if len == data.len() { marks.last } else { marks.others };
+        let written =
+            self.put(marks.kind, flags::CHUNK | marked, exchange, reference.as_bytes())?;
         assert!(
             written,
             "room that was there a moment ago cannot be gone: this side alone takes it"
@@ -149,13 +184,15 @@ impl Lane {
                 for index in parse_release(&self.payload)? {
                     self.arena.release(index.get())?;
                 }
-            } else if record.kind == Kind::Body as u16 && record.flags & flags::CHUNK != 0 {
+            } else if Marks::may_be_chunked(&record) {
                 let chunk = parse_chunk(&self.payload)?;
                 self.read_chunk(chunk)?;
-                return Ok(Some((
-                    record,
-                    Parsed::Body { data: &self.chunk, end: record.flags & flags::END != 0 },
-                )));
+                let parsed = if record.kind == Kind::Message as u16 {
+                    parse_piece(&record, &self.chunk)
+                } else {
+                    Parsed::Body { data: &self.chunk, end: record.flags & flags::END != 0 }
+                };
+                return Ok(Some((record, parsed)));
             } else {
                 let parsed = parse(&record, &self.payload)?;
                 return Ok(Some((record, parsed)));
@@ -275,7 +312,22 @@ macro_rules! shared_by_both_sides {
             data: &[u8],
             end: bool,
         ) -> Result<Option<usize>, Fault> {
-            self.0.put_body(exchange, data, end)
+            self.0.put_payload(Marks::body(end), exchange, data)
+        }
+
+        /// Writes as much of a piece of a message as there is room for: `None` when there is none, else the bytes taken.
+        pub fn send_message(
+            &mut self,
+            exchange: u64,
+            piece: Piece<'_>,
+        ) -> Result<Option<usize>, Fault> {
+            self.0.put_payload(Marks::message(&piece), exchange, piece.data)
+        }
+
+        /// Ends this side's messages; false when the ring is full.
+        pub fn send_close(&mut self, exchange: u64, close: Close<'_>) -> Result<bool, Fault> {
+            let payload = [&close.code.to_be_bytes(), close.reason].concat();
+            self.0.put(Kind::Message, flags::CLOSE | flags::END, exchange, &payload)
         }
 
         /// Grants that many more body bytes; false when the ring is full.
@@ -333,6 +385,8 @@ impl EdgeLane {
         let message = match parsed {
             Parsed::Response(response) => FromWorker::Response(response),
             Parsed::Body { data, end } => FromWorker::Body { data, end },
+            Parsed::Message(piece) => FromWorker::Message(piece),
+            Parsed::Close(close) => FromWorker::Close(close),
             Parsed::Credit(bytes) => FromWorker::Credit(bytes),
             Parsed::Abort => FromWorker::Abort,
             Parsed::Informational(response) => FromWorker::Informational(response),
@@ -397,6 +451,8 @@ impl WorkerLane {
         let message = match parsed {
             Parsed::Request(request) => ToWorker::Request(request),
             Parsed::Body { data, end } => ToWorker::Body { data, end },
+            Parsed::Message(piece) => ToWorker::Message(piece),
+            Parsed::Close(close) => ToWorker::Close(close),
             Parsed::Credit(bytes) => ToWorker::Credit(bytes),
             Parsed::Cancel(why) => ToWorker::Cancel(why),
             Parsed::Response(_)
@@ -502,6 +558,36 @@ mod tests {
         }
         assert_eq!(got, body);
         assert_eq!(worker.leased_chunks(), 0);
+    }
+
+    #[test]
+    fn a_message_keeps_its_kind_and_its_end_however_long_it_is() {
+        let (mut edge, mut worker) = pair(SMALL);
+        let data = [7; 500];
+        for (is_text, more, len) in
+            [(true, false, 5), (false, true, 0), (true, true, 300), (false, false, 500)]
+        {
+            let piece = Piece { data: &data[..len], is_text, more };
+            assert_eq!(edge.send_message(3, piece), Ok(Some(len)));
+            edge.publish().unwrap();
+            let (mut got, mut open) = (0, true);
+            while open {
+                let Ok(Some((3, ToWorker::Message(part)))) = worker.receive() else {
+                    panic!("a part of the message")
+                };
+                assert_eq!(part.is_text, is_text);
+                got += part.data.len();
+                open = got < len;
+                assert_eq!(part.more, more || open);
+            }
+            worker.publish().unwrap();
+            assert!(edge.receive().unwrap().is_none(), "chunks came back");
+        }
+        let close = Close { code: 4000, reason: b"enough" };
+        assert_eq!(worker.send_close(3, close), Ok(true));
+        worker.publish().unwrap();
+        let Ok(Some((3, FromWorker::Close(got)))) = edge.receive() else { panic!("the close") };
+        assert_eq!(got, close);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub enum Kind {
     Informational = 8,
     /// Worker → edge: the trailer fields (RFC 9110 §6.5) of a response; its body ends here.
     Trailers = 9,
+    /// Both ways, behind a 101: a piece of a WebSocket message, inline or in a chunk, or a Close.
+    Message = 10,
 }
 
 impl Kind {
@@ -55,6 +57,7 @@ impl Kind {
             Self::Abort,
             Self::Informational,
             Self::Trailers,
+            Self::Message,
         ]
         .into_iter()
         .find(|known| *known as u16 == kind)
@@ -87,8 +90,45 @@ impl Cancellation {
 pub mod flags {
     /// The body ends with this record.
     pub const END: u16 = 1;
-    /// A body record's payload is a [`super::ChunkRef`], not the bytes themselves.
+    /// The payload of a body or a message is a [`super::ChunkRef`], not the bytes themselves.
     pub const CHUNK: u16 = 2;
+    /// A message is text; without, bytes.
+    pub const TEXT: u16 = 4;
+    /// A message goes on in the next record.
+    pub const MORE: u16 = 8;
+    /// No message but a [`super::Close`]: its code (big-endian, as in RFC 6455 §5.5.1) and its reason.
+    pub const CLOSE: u16 = 16;
+}
+
+/// A piece of a WebSocket message. Pieces of text may end inside a character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// At most `WS_PIECE_SIZE_MAX`; may be empty.
+    pub data: &'a [u8],
+    /// The same for all pieces of a message.
+    pub is_text: bool,
+    /// The message goes on.
+    pub more: bool,
+}
+
+impl Piece<'_> {
+    /// What it costs of the receiver's credit: its size, and an empty one not nothing, or they would come without bound.
+    pub fn cost(&self) -> usize {
+        self.data.len().max(1)
+    }
+
+    pub(crate) fn flags(&self) -> u16 {
+        (if self.is_text { flags::TEXT } else { 0 }) | if self.more { flags::MORE } else { 0 }
+    }
+}
+
+/// The end of a WebSocket. Costs no credit, since there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close<'a> {
+    /// RFC 6455 §7.4; 1005 stands for none.
+    pub code: u16,
+    /// UTF-8 of at most 123 bytes, unless it comes from a worker that is at fault.
+    pub reason: &'a [u8],
 }
 
 /// Where a chunked body record's bytes lie.
@@ -330,6 +370,10 @@ pub enum ToWorker<'a> {
         /// The body ends here.
         end: bool,
     },
+    /// A piece of a message.
+    Message(Piece<'a>),
+    /// The WebSocket is closing: nothing follows, and nothing more is sent to the client.
+    Close(Close<'a>),
     /// The edge has room for more of the response.
     Credit(u64),
     /// Nobody waits any more.
@@ -348,6 +392,10 @@ pub enum FromWorker<'a> {
         /// The body ends here.
         end: bool,
     },
+    /// A piece of a message.
+    Message(Piece<'a>),
+    /// The WebSocket is to be closed; the exchange ends here.
+    Close(Close<'a>),
     /// The worker has room for more of the request.
     Credit(u64),
     /// The answer ends here, incomplete.
@@ -363,6 +411,8 @@ pub(crate) enum Parsed<'a> {
     Request(Request<'a>),
     Response(Response<'a>),
     Body { data: &'a [u8], end: bool },
+    Message(Piece<'a>),
+    Close(Close<'a>),
     Credit(u64),
     Cancel(Cancellation),
     Abort,
@@ -377,6 +427,8 @@ pub(crate) fn parse<'a>(record: &Record, payload: &'a [u8]) -> Result<Parsed<'a>
         Kind::Request => (parse_request(payload, end).map(Parsed::Request), "request"),
         Kind::Response => (parse_response(payload, end).map(Parsed::Response), "response"),
         Kind::Body => (Some(Parsed::Body { data: payload, end }), "body"),
+        Kind::Message if record.flags & flags::CLOSE != 0 => (parse_close(payload), "close"),
+        Kind::Message => (Some(parse_piece(record, payload)), "message"),
         Kind::Credit => (parse_credit(payload).map(Parsed::Credit), "credit"),
         Kind::Cancel => (Cancellation::parse(payload).map(Parsed::Cancel), "cancel"),
         Kind::Abort => (payload.is_empty().then_some(Parsed::Abort), "abort"),
@@ -389,7 +441,18 @@ pub(crate) fn parse<'a>(record: &Record, payload: &'a [u8]) -> Result<Parsed<'a>
     parsed.ok_or(Fault::Payload { what })
 }
 
-/// The payload of a body record with the CHUNK flag.
+/// What a record with these bytes, inline or from a chunk, is a piece of.
+pub(crate) fn parse_piece<'a>(record: &Record, data: &'a [u8]) -> Parsed<'a> {
+    let is_set = |flag| record.flags & flag != 0;
+    Parsed::Message(Piece { data, is_text: is_set(flags::TEXT), more: is_set(flags::MORE) })
+}
+
+fn parse_close(payload: &[u8]) -> Option<Parsed<'_>> {
+    let (code, reason) = payload.split_first_chunk()?;
+    Some(Parsed::Close(Close { code: u16::from_be_bytes(*code), reason }))
+}
+
+/// The payload of a body or message record with the CHUNK flag.
 pub(crate) fn parse_chunk(payload: &[u8]) -> Result<ChunkRef, Fault> {
     ChunkRef::read_from_bytes(payload).map_err(|_| Fault::Payload { what: "chunked body" })
 }

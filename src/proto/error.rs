@@ -134,6 +134,9 @@ pub enum BadResponse {
     /// Less body than announced. The connection must be closed.
     #[error("body is shorter than announced")]
     BodyTooShort,
+    /// A WebSocket's subprotocol that the client did not offer, or more than one.
+    #[error("subprotocol was not offered")]
+    Subprotocol,
     /// A second head, or a body without a head.
     #[error("head, body and end came out of order")]
     OutOfOrder,

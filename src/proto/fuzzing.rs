@@ -5,12 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+use std::time::Instant;
+
 use super::{
     error::Refusal,
     field::is_token,
     h1::{H1, Next, Options, Step},
     head::{BodyLength, RequestHead, ResponseHead},
+    ws::{self, Deflate, Kind, Phase, Violation, Workspace, Ws},
 };
+use crate::limits::{WS_CONTROL_SIZE_MAX, WS_PIECE_SIZE_MAX, WS_PONGS_MAX};
 
 const OPTIONS: Options = Options { body_size_max: 4096 };
 const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
@@ -163,6 +167,128 @@ fn describe(head: &RequestHead) -> String {
     )
 }
 
+/// What a WebSocket client sent, as whoever listens to an engine sees it; pieces of one message are joined, and a message
+/// that does not end is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WsEvent {
+    /// A whole message.
+    Message(Kind, Vec<u8>),
+    /// The client's Close.
+    Close(u16, Vec<u8>),
+    /// The connection was given up.
+    Violated(Violation),
+}
+
+/// A byte of options, then any bytes as what a WebSocket's client sends.
+pub fn ws_frames(data: &[u8]) {
+    let (&choice, stream) = data.split_first().unwrap_or((&0, &[]));
+    let deflate = Deflate {
+        server_takeover: choice & 2 != 0,
+        client_takeover: choice & 4 != 0,
+        server_window_bits: if choice & 8 != 0 { 9 } else { 15 },
+    };
+    let options = ws::Options {
+        message_size_max: if choice & 16 != 0 { 100 } else { 300_000 },
+        deflate: (choice & 1 != 0).then_some(deflate),
+        ..ws::Options::default()
+    };
+    let whole = ws_events(&options, stream, std::iter::once(stream.len()));
+    if stream.len() <= 4096 {
+        assert_eq_capped(&whole, &ws_events(&options, stream, std::iter::repeat(1)));
+    }
+    let sizes = data.iter().rev().map(|&byte| 1 + usize::from(byte)).chain(std::iter::repeat(97));
+    assert_eq_capped(&whole, &ws_events(&options, stream, sizes));
+}
+
+/// Messages may be large; a failure is not to print them.
+fn assert_eq_capped(whole: &[WsEvent], split: &[WsEvent]) {
+    if whole != split {
+        let show =
+            |events: &[WsEvent]| -> String { format!("{events:?}").chars().take(600).collect() };
+        panic!("whole and split differ:\n{}\n{}", show(whole), show(split));
+    }
+}
+
+/// When virtual time begins.
+#[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
+pub fn origin() -> Instant {
+    Instant::now()
+}
+
+/// Feeds `stream` in pieces of the given sizes to a fresh engine, and sends every piece of a message back.
+///
+/// # Panics
+/// If the engine breaks an invariant.
+pub fn ws_events(
+    options: &ws::Options,
+    stream: &[u8],
+    sizes: impl Iterator<Item = usize>,
+) -> Vec<WsEvent> {
+    let mut engine = Ws::new(*options, origin());
+    let mut work = Workspace::default();
+    let mut events = Vec::new();
+    let (mut input, mut message, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut sent, mut bound) = (0, 0);
+    let mut rest = stream;
+    for size in sizes {
+        let (piece, tail) = rest.split_at(size.min(rest.len()));
+        rest = tail;
+        input.extend_from_slice(piece);
+        loop {
+            out.clear();
+            let consumed = match engine.decode(&input, &mut work) {
+                Ok(ws::Step::NeedMore { consumed }) => {
+                    input.drain(..consumed);
+                    // The header of a control frame and its body, without their last byte.
+                    assert!(input.len() < 6 + WS_CONTROL_SIZE_MAX, "{} kept", input.len());
+                    break;
+                }
+                Ok(ws::Step::Piece { consumed, data, kind, more }) => {
+                    assert!(!more || !data.is_empty());
+                    assert!(data.len() <= WS_PIECE_SIZE_MAX);
+                    message.extend_from_slice(data);
+                    assert!(message.len() as u64 <= options.message_size_max);
+                    let data = data.to_vec();
+                    let back = ws::Piece { data: &data, kind, more };
+                    engine.encode_piece(back, &mut work, &mut out).expect("what came may go");
+                    // A header each, and incompressible data at worst; a compressor may lag behind.
+                    bound += data.len() + data.len() / 8 + 64;
+                    sent += out.len();
+                    assert!(sent <= bound, "{sent} sent, {bound} at most");
+                    if !more {
+                        let whole = std::mem::take(&mut message);
+                        assert!(kind == Kind::Binary || str::from_utf8(&whole).is_ok());
+                        events.push(WsEvent::Message(kind, whole));
+                    }
+                    consumed
+                }
+                Ok(ws::Step::Close { consumed, code, reason }) => {
+                    assert!(str::from_utf8(reason).is_ok());
+                    events.push(WsEvent::Close(code, reason.to_vec()));
+                    consumed
+                }
+                Err(violation) => {
+                    events.push(WsEvent::Violated(violation));
+                    engine.poll_output(&mut out);
+                    assert!(out.ends_with(violation.reason().as_bytes()), "a Close says why");
+                    assert_eq!(engine.phase(), Phase::Over);
+                    input.len()
+                }
+            };
+            assert!(consumed <= input.len(), "consumed past the input");
+            input.drain(..consumed);
+            out.clear();
+            engine.poll_output(&mut out);
+            let most = (2 + WS_PONGS_MAX) * (2 + WS_CONTROL_SIZE_MAX);
+            assert!(out.len() <= most, "unasked output is bounded");
+        }
+        if rest.is_empty() {
+            break;
+        }
+    }
+    events
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, path::Path};
@@ -186,5 +312,10 @@ mod tests {
     #[test]
     fn corpus_of_h1_chunked() {
         replay("h1_chunked", super::h1_chunked);
+    }
+
+    #[test]
+    fn corpus_of_ws_frames() {
+        replay("ws_frames", super::ws_frames);
     }
 }

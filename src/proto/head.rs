@@ -101,6 +101,8 @@ pub struct RequestHead {
     pub body: BodyLength,
     /// `Expect: 100-continue` (RFC 9110 §10.1.1) was sent and a body follows.
     pub expects_continue: bool,
+    /// There is an Upgrade field (RFC 9110 §7.8), whatever it says.
+    pub has_upgrade: bool,
 }
 
 /// How long a message body is, as its head tells.
@@ -131,13 +133,14 @@ impl RequestHead {
             authority,
             body,
             expects_continue,
+            has_upgrade,
         } = self;
         blob.clear();
         fields.clear();
         (*method, *version) = (Method::default(), Version::default());
         (*method_name, *raw_path, *path) = (Span::default(), Span::default(), Span::default());
         (*query, *authority) = (Span::default(), Span::default());
-        (*body, *expects_continue) = (BodyLength::default(), false);
+        (*body, *expects_continue, *has_upgrade) = (BodyLength::default(), false, false);
     }
 
     /// The bytes of a span of this head.

@@ -7,16 +7,15 @@
 use super::{
     Core,
     conn::{Connection, Reading, Verdict},
+    websocket::{Books, SWITCHING},
 };
 use crate::{
-    ipc::{
-        Fault,
-        message::{Cancellation, FromWorker, Response},
-    },
+    ipc::message::{Cancellation, FromWorker, Response},
     limits,
     proto::{
         h1::{BadResponse, Next},
         head::{BodyLength, ResponseHead},
+        ws::BadMessage,
     },
 };
 
@@ -56,27 +55,26 @@ impl Core {
             let mut ended = false;
             let mut encoded: Result<(), BadResponse> = Ok(());
             match message {
+                spoken @ (FromWorker::Response(Response { status: SWITCHING, .. })
+                | FromWorker::Message(_)
+                | FromWorker::Close(_)) => {
+                    let books = Books { exchange, id, entry, connection };
+                    let shard = (&self.options, &mut self.workspace, &self.clock);
+                    return books.take(&spoken, shard).map(Some);
+                }
                 FromWorker::Response(response) => {
-                    if std::mem::replace(&mut entry.responded, true) {
-                        return Err(Fault::Order { what: "response", exchange: id });
-                    }
-                    entry.receive(response.body.len())?;
+                    entry.respond(&response, id)?;
                     ended = response.end;
-                    if let Some(line) = &mut entry.line {
-                        (line.status, line.bytes) = (response.status, response.body.len() as u64);
-                    }
                     if let Some(connection) = connection {
                         connection.response_at = Some(connection.output.len());
                         encoded = encode_response(connection, &response, &self.clock.date());
                     }
                 }
                 FromWorker::Body { data, end } => {
-                    entry.check_order(entry.responded, "body", id)?;
+                    entry.check_order(entry.takes_body(), "body", id)?;
                     entry.receive(data.len())?;
+                    entry.log_bytes(data.len());
                     ended = end;
-                    if let Some(line) = &mut entry.line {
-                        line.bytes += data.len() as u64;
-                    }
                     if let Some(connection) = connection {
                         encoded = connection.h1.encode_body(data, &mut connection.output);
                     }
@@ -94,7 +92,7 @@ impl Core {
                     inform(connection, &response);
                 }
                 FromWorker::Trailers(trailers) => {
-                    entry.check_order(entry.responded, "trailers", id)?;
+                    entry.check_order(entry.takes_body(), "trailers", id)?;
                     (encoded, ended) = (trail(connection, &trailers), true);
                 }
                 FromWorker::Abort => effect = Effect::Aborted(exchange),
@@ -124,6 +122,9 @@ impl Core {
             Effect::None | Effect::Resume(None) => {}
             Effect::Output(connection) => self.touch(*connection),
             Effect::Resume(Some(connection)) => self.resume(*connection),
+            Effect::Accepted(connection) => self.accepted(*connection),
+            Effect::Unsendable { exchange, error } => self.unsendable(*exchange, *error),
+            Effect::Closed(exchange) => self.closed_by_worker(*exchange),
             Effect::Ended(exchange) => self.end_exchange(*exchange),
             Effect::Aborted(exchange) => self.fail_exchange(*exchange),
             &Effect::Bad { exchange, ended, error } => {
@@ -197,6 +198,7 @@ impl Core {
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.reading = Reading::Head;
         connection.response_at = None;
+        connection.websocket = None;
         match next {
             Ok(Next::KeepAlive) => {}
             // More may be on its way even behind a whole request, and a close before it has arrived resets.
@@ -212,10 +214,17 @@ impl Core {
     /// The connection goes away: nobody waits for its exchange any more. `status` is what the access log says if no
     /// response had begun.
     pub(super) fn abandon(&mut self, index: usize, why: Cancellation, status: u16) {
-        let Some(connection) = self.connections.get(index) else { return };
-        let Some(exchange) = connection.exchange() else { return };
+        let Some(exchange) = self.part(index, status) else { return };
+        self.tally.abandoned += u64::from(why == Cancellation::ClientGone);
+        self.cancel(exchange, why);
+    }
+
+    /// Parts a connection from its exchange, which is nobody's from then on.
+    pub(super) fn part(&mut self, index: usize, status: u16) -> Option<usize> {
+        let connection = self.connections.get(index)?;
+        let exchange = connection.exchange()?;
         let begun = !connection.h1.response_waits();
-        let Some(entry) = self.exchanges.get_mut(exchange) else { return };
+        let entry = self.exchanges.get_mut(exchange)?;
         debug_assert_eq!(entry.connection, Some(index), "an exchange has one connection");
         entry.connection = None;
         if let Some(mut line) = entry.line.take() {
@@ -225,8 +234,7 @@ impl Core {
             let took = self.clock.now.duration_since(entry.started);
             self.access_log.write(&line, &self.clock.date(), took);
         }
-        self.tally.abandoned += u64::from(why == Cancellation::ClientGone);
-        self.cancel(exchange, why);
+        Some(exchange)
     }
 
     /// The client has gone: no more is sent, its exchange is cancelled.
@@ -304,10 +312,13 @@ impl Core {
 }
 
 /// What a record leads to, once the lane is not borrowed any more.
-enum Effect {
+pub(super) enum Effect {
     None,
     Output(usize),
     Resume(Option<usize>),
+    Accepted(usize),
+    Unsendable { exchange: usize, error: BadMessage },
+    Closed(usize),
     Ended(usize),
     Aborted(usize),
     Bad { exchange: usize, ended: bool, error: BadResponse },
@@ -344,7 +355,7 @@ fn trail(connection: Option<&mut Connection>, trailers: &Response<'_>) -> Result
     connection.h1.encode_trailers(&head_of(trailers), &mut connection.output)
 }
 
-fn head_of<'a>(response: &Response<'a>) -> ResponseHead<'a> {
+pub(super) fn head_of<'a>(response: &Response<'a>) -> ResponseHead<'a> {
     let body = match response.content_length {
         Some(0) => BodyLength::Empty,
         Some(length) => BodyLength::Known(length),

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Limits;
+use super::{Limits, websocket::WebSocket};
 use crate::{
     limits,
     proto::{h1::H1, rate::MinRate},
@@ -27,6 +27,10 @@ pub(super) enum Reading {
     Answering(usize),
     /// A short body that nobody wants is read to its end, then this is answered.
     Discarding(Box<Verdict>),
+    /// Messages go both ways, for this exchange.
+    WebSocket(usize),
+    /// One side has closed its WebSocket, and the exchange is nobody's any more.
+    Parting,
 }
 
 /// An answer of the edge's own, kept until the request's body has passed.
@@ -93,6 +97,8 @@ pub(super) struct Connection {
     pub(super) sending: usize,
     pub(super) recv: Recv,
     pub(super) reading: Reading,
+    /// There from the request for one on, unless that was denied.
+    pub(super) websocket: Option<WebSocket>,
     pub(super) phase: Phase,
     /// The client sent FIN.
     pub(super) at_end: bool,
@@ -127,6 +133,7 @@ impl Connection {
             sending: 0,
             recv: Recv::Idle,
             reading: Reading::Head,
+            websocket: None,
             phase: Phase::Open,
             at_end: false,
             shutting_down: false,
@@ -151,8 +158,10 @@ impl Connection {
     /// The exchange that the connection is occupied with.
     pub(super) fn exchange(&self) -> Option<usize> {
         match self.reading {
-            Reading::Body(exchange) | Reading::Answering(exchange) => Some(exchange),
-            Reading::Head | Reading::Discarding(_) => None,
+            Reading::Body(exchange)
+            | Reading::Answering(exchange)
+            | Reading::WebSocket(exchange) => Some(exchange),
+            Reading::Head | Reading::Discarding(_) | Reading::Parting => None,
         }
     }
 

@@ -24,6 +24,7 @@ impl<D: Driver> Shard<D> {
             self.core.cut_off();
         }
         self.core.sweep_connections(now);
+        self.core.sweep_websockets(now);
         self.core.sweep_exchanges(now);
         self.core.expire_queue();
         self.core.find_stuck(now);
@@ -64,7 +65,9 @@ impl Core {
         let late = self
             .exchanges
             .iter()
-            .filter(|(_, exchange)| exchange.connection.is_some() && exchange.started <= then);
+            // A WebSocket may last; its request may not.
+            .filter(|(_, exchange)| !exchange.accepted && exchange.connection.is_some())
+            .filter(|(_, exchange)| exchange.started <= then);
         let late: Vec<usize> = late.map(|(index, _)| index).collect();
         for index in late {
             self.answer_instead(index, &Verdict::new(504, Some("Gateway Timeout")));

@@ -10,8 +10,12 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use super::websocket::Debt;
 use crate::{
-    ipc::{Fault, message::Cancellation},
+    ipc::{
+        Fault,
+        message::{Cancellation, Response},
+    },
     limits::EXCHANGE_WINDOW,
 };
 
@@ -33,12 +37,18 @@ pub(super) struct Exchange {
     pub(super) overdue: bool,
     /// The worker has sent its RESPONSE record.
     pub(super) responded: bool,
+    /// That was a 101: what follows are messages.
+    pub(super) accepted: bool,
     /// Request-body bytes that the worker has room for.
     pub(super) upload_credit: usize,
     /// Request-body bytes that are to be written to the lane; at most what was granted.
     pub(super) backlog: Vec<u8>,
     /// The request's END is still to be written, after the backlog.
     pub(super) end_due: bool,
+    /// The backlog is what was not written of a piece of a message.
+    pub(super) debt: Option<Debt>,
+    /// The CLOSE record is still to be written, after the backlog, with this code and reason.
+    pub(super) close_due: Option<Box<(u16, Vec<u8>)>>,
     /// The CANCEL record is still to be written, for this reason.
     pub(super) cancel_due: Option<Cancellation>,
     /// Response-body bytes that the worker may still send.
@@ -62,6 +72,17 @@ pub(super) struct Kept {
 }
 
 impl Exchange {
+    /// Takes note of the response, of which there is one.
+    pub(super) fn respond(&mut self, response: &Response<'_>, id: u64) -> Result<(), Fault> {
+        let is_first = !std::mem::replace(&mut self.responded, true);
+        self.check_order(is_first, "response", id)?;
+        self.receive(response.body.len())?;
+        if let Some(line) = &mut self.line {
+            (line.status, line.bytes) = (response.status, response.body.len() as u64);
+        }
+        Ok(())
+    }
+
     /// Counts response-body bytes that the worker sent.
     pub(super) fn receive(&mut self, bytes: usize) -> Result<(), Fault> {
         let Some(window) = self.window.checked_sub(bytes) else {
@@ -93,6 +114,18 @@ impl Exchange {
         if in_order { Ok(()) } else { Err(Fault::Order { what, exchange }) }
     }
 
+    /// Adds to what the access log says.
+    pub(super) fn log_bytes(&mut self, bytes: usize) {
+        if let Some(line) = &mut self.line {
+            line.bytes += bytes as u64;
+        }
+    }
+
+    /// True while a response's body may come.
+    pub(super) fn takes_body(&self) -> bool {
+        self.responded && !self.accepted
+    }
+
     /// The credit to return now that everything received has been sent on.
     pub(super) fn credit_due(&self) -> usize {
         self.unreturned
@@ -106,7 +139,11 @@ impl Exchange {
 
     /// True when records are waiting to be written to the lane.
     pub(super) fn has_due(&self) -> bool {
-        self.cancel_due.is_some() || self.end_due || !self.backlog.is_empty()
+        self.cancel_due.is_some()
+            || self.end_due
+            || !self.backlog.is_empty()
+            || self.debt.is_some()
+            || self.close_due.is_some()
     }
 }
 
@@ -130,9 +167,12 @@ impl Exchanges {
             repeatable: false,
             overdue: false,
             responded: false,
+            accepted: false,
             upload_credit: EXCHANGE_WINDOW,
             backlog: Vec::new(),
             end_due: false,
+            debt: None,
+            close_due: None,
             cancel_due: None,
             window: EXCHANGE_WINDOW,
             unreturned: 0,

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use super::WebSocketOptions;
 use crate::{
     ipc::{Doorbell, Fault},
     limits,
@@ -126,6 +127,8 @@ pub struct Options {
     pub h1: h1::Options,
     /// How long things may take, and how many there may be.
     pub limits: Limits,
+    /// How WebSockets are run.
+    pub websocket: WebSocketOptions,
     /// Where the shard's counts are stored.
     pub gauges: Arc<Gauges>,
     /// How long to spin for work before sleeping, at the most; zero where cores are oversubscribed.

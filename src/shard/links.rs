@@ -150,13 +150,15 @@ impl Links {
         (self.slots.insert(slot), generation)
     }
 
-    /// Gives this worker nothing new.
-    pub(super) fn retire(&mut self, id: (WorkerId, Incarnation)) {
-        for (_, slot) in self.slots.iter_mut() {
-            if (slot.worker, slot.incarnation) == id {
-                slot.service = Service::Retiring;
-            }
-        }
+    /// Gives this worker nothing new; its links.
+    pub(super) fn retire(&mut self, id: (WorkerId, Incarnation)) -> Vec<usize> {
+        let its = self.slots.iter_mut();
+        let its = its.filter(|(_, slot)| (slot.worker, slot.incarnation) == id);
+        its.map(|(index, slot)| {
+            slot.service = Service::Retiring;
+            index
+        })
+        .collect()
     }
 
     pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Slot> {

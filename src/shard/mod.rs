@@ -24,6 +24,7 @@ mod tally;
 mod tests;
 mod turn;
 mod watch;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -31,10 +32,11 @@ use slab::Slab;
 
 pub use handle::{Command, Gauges, Handle, Limits, Listener, Mailbox, Options, Report};
 pub use turn::run;
+pub use websocket::WebSocketOptions;
 
 use crate::{
     limits,
-    proto::{head::RequestHead, route::Routes},
+    proto::{head::RequestHead, route::Routes, ws::Workspace},
     span::Span,
 };
 use access_log::AccessLog;
@@ -74,6 +76,8 @@ struct Core {
     /// The head under way, and its path parameters: kept for their buffers.
     head: RequestHead,
     params: Vec<Span>,
+    /// Scratch memory of all WebSockets.
+    workspace: Workspace,
 }
 
 /// The part of [`Options`] that is looked at while serving.
@@ -82,6 +86,7 @@ struct Settings {
     h1: crate::proto::h1::Options,
     access_log: bool,
     limits: Limits,
+    websocket: WebSocketOptions,
 }
 
 impl Core {

@@ -17,7 +17,10 @@ use super::{
 use crate::{
     ipc::message::Request,
     limits::REPEATABLE_SIZE_MAX,
-    proto::{head::Method, route::Routes},
+    proto::{
+        head::Method,
+        route::{Found, Routes},
+    },
     span::Span,
 };
 
@@ -143,8 +146,13 @@ impl Core {
         let bytes = |span: Span| span.of(request.blob).unwrap_or_default();
         let mut params = std::mem::take(&mut self.params);
         params.clear();
-        let found =
-            routes.find(method, bytes(request.method_name), bytes(request.path), &mut params);
+        let path = bytes(request.path);
+        let found = if request.websocket {
+            let found = routes.find_websocket(path, &mut params);
+            found.map_or(Found::NotFound, |id| Found::Route { id })
+        } else {
+            routes.find(method, bytes(request.method_name), path, &mut params)
+        };
         let attempt = match verdict_of(&found, bytes(request.raw_path), bytes(request.query)) {
             Err(verdict) => Attempt::Answered(verdict),
             Ok(route) => {

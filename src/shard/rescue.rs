@@ -9,6 +9,7 @@ use super::{
     exchange::Kept,
     links::{Service, Slot},
     serve::bad_gateway,
+    websocket::{INTERNAL_ERROR, SERVICE_RESTART},
 };
 use crate::{ipc::message::Request, limits, shard::Report};
 
@@ -47,6 +48,7 @@ impl Core {
                 if saved {
                     rescued.push(exchange);
                 } else {
+                    self.orphan(exchange, SERVICE_RESTART, "Service Restart");
                     self.fail_exchange(exchange);
                 }
             }
@@ -67,6 +69,9 @@ impl Core {
     fn rescue(&mut self, index: usize, slot: &mut Slot) -> bool {
         let id = self.exchanges.id(index);
         let Some(entry) = self.exchanges.get_mut(index) else { return false };
+        if entry.accepted {
+            return false;
+        }
         let Some(connection) = entry.connection.and_then(|index| self.connections.get_mut(index))
         else {
             return false;
@@ -116,7 +121,8 @@ impl Core {
     /// Gives the client what is left to give when its exchange cannot be completed: 502, or the end of the connection
     /// when a part of the response is out already.
     pub(super) fn fail_client(&mut self, index: usize) {
-        if self.answer_instead(index, &bad_gateway()) {
+        let told = self.orphan(index, INTERNAL_ERROR, "Internal Error");
+        if told || self.answer_instead(index, &bad_gateway()) {
             self.tally.failed += 1;
         }
     }

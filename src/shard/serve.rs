@@ -8,6 +8,7 @@ use super::{
     access_log::Line,
     conn::{Phase, Reading, Verdict},
     queue::shift,
+    websocket::{WebSocket, refused},
 };
 use crate::{
     ipc::message::{Cancellation, Request},
@@ -68,7 +69,12 @@ impl Core {
             Reading::Body(exchange) => self.exchanges.get_mut(exchange).is_some_and(|exchange| {
                 !exchange.backlog.is_empty() || exchange.upload_credit < rest
             }),
-            Reading::Head | Reading::Answering(_) | Reading::Discarding(_) => false,
+            Reading::Head | Reading::Answering(_) | Reading::Discarding(_) | Reading::Parting => {
+                false
+            }
+            Reading::WebSocket(exchange) => {
+                self.exchanges.get_mut(exchange).is_some_and(|exchange| !exchange.takes_message())
+            }
         };
     }
 
@@ -81,6 +87,9 @@ impl Core {
     /// Decodes as much of `data` as can go somewhere; the number of bytes consumed.
     fn advance(&mut self, index: usize, data: &[u8]) -> usize {
         let mut at = 0;
+        if self.connections.get_mut(index).is_some_and(|connection| connection.engine().is_some()) {
+            at = self.listen(index, data);
+        }
         while let Some(budget) = self.budget(index) {
             let rest = data.get(at..).unwrap_or_default();
             let rest = rest.get(..budget.min(rest.len())).unwrap_or_default();
@@ -119,7 +128,9 @@ impl Core {
         match connection.reading {
             Reading::Head if connection.unsent() <= limits::UNSENT_SIZE_MAX => Some(usize::MAX),
             Reading::Discarding(_) => Some(usize::MAX),
-            Reading::Head | Reading::Answering(_) => None,
+            Reading::Head | Reading::Answering(_) | Reading::WebSocket(_) | Reading::Parting => {
+                None
+            }
             Reading::Body(exchange) => {
                 let exchange = self.exchanges.get_mut(exchange)?;
                 // Framing may pass without credit: the end of the body costs none.
@@ -130,6 +141,21 @@ impl Core {
 
     /// A head is complete: finds its route and its worker. Returns how much of `rest` was consumed with it.
     fn begin(&mut self, index: usize, rest: &[u8]) -> usize {
+        if self.head.has_upgrade {
+            match self.find_websocket() {
+                Ok(None) => {}
+                Ok(Some((route, websocket))) => {
+                    let mut params = std::mem::take(&mut self.params);
+                    let consumed = self.dispatch(index, route, &mut params, rest, Some(websocket));
+                    self.params = params;
+                    return consumed;
+                }
+                Err(bad) => {
+                    self.answer(index, refused(bad));
+                    return 0;
+                }
+            }
+        }
         // Taken out for the while: cloning would have all shards write to one counter for every request.
         let Some(routes) = self.routes.take() else {
             self.answer(index, unavailable());
@@ -145,7 +171,7 @@ impl Core {
         let outcome = verdict_of(&found, raw_path, query);
         self.routes = Some(routes);
         let consumed = match outcome {
-            Ok(route) => self.dispatch(index, route, &mut params, rest),
+            Ok(route) => self.dispatch(index, route, &mut params, rest, None),
             Err(verdict) => {
                 self.answer(index, verdict);
                 0
@@ -156,7 +182,14 @@ impl Core {
     }
 
     /// Begins the exchange, with as much of the body as is here and fits its record.
-    fn dispatch(&mut self, index: usize, route: u32, params: &mut [Span], rest: &[u8]) -> usize {
+    fn dispatch(
+        &mut self,
+        index: usize,
+        route: u32,
+        params: &mut [Span],
+        rest: &[u8],
+        websocket: Option<WebSocket>,
+    ) -> usize {
         let Some(connection) = self.connections.get_mut(index) else { return 0 };
         shift(params, self.head.path);
         let (mut consumed, mut body, mut end) =
@@ -196,7 +229,7 @@ impl Core {
             },
             peer: connection.peer,
             secure: false,
-            websocket: false,
+            websocket: websocket.is_some(),
             body,
             end,
         };
@@ -216,6 +249,7 @@ impl Core {
             entry.line =
                 self.options.access_log.then(|| Box::new(Line::new(connection.peer, head)));
         }
+        connection.websocket = websocket;
         connection.reading =
             if end { Reading::Answering(exchange) } else { Reading::Body(exchange) };
         consumed
@@ -273,7 +307,10 @@ impl Core {
                 if lane.send_cancel(id, why)? {
                     entry.cancel_due = None;
                     (entry.end_due, entry.backlog) = (false, Vec::new());
+                    (entry.debt, entry.close_due) = (None, None);
                 }
+            } else if entry.accepted {
+                entry.pass_on(lane, id)?;
             } else if (entry.end_due || !entry.backlog.is_empty())
                 && let Some(taken) = lane.send_body(id, &entry.backlog, entry.end_due)?
             {

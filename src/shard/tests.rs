@@ -9,6 +9,7 @@ mod overload;
 mod progress;
 mod rescue;
 mod script;
+mod websocket;
 
 use std::{
     io::{Read, Write},
@@ -26,7 +27,7 @@ use rustix::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Command, Handle, Limits, Listener, Options, Report, run};
+use super::{Command, Handle, Limits, Listener, Options, Report, WebSocketOptions, run};
 use crate::{
     ipc::{
         Doorbell, EdgeLane, Segment, WorkerLane,
@@ -38,7 +39,7 @@ use crate::{
     pool::{Incarnation, Link, Load, WorkerId},
     proto::{
         h1,
-        route::{RouteSpec, Routes},
+        route::{RouteSpec, Routes, WEBSOCKET},
     },
     span::{Field, Span},
 };
@@ -63,6 +64,7 @@ impl World {
             listeners: vec![Listener { socket: listener.into(), address: Some(address) }],
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
+            websocket: WebSocketOptions::default(),
             gauges: Arc::default(),
             spin_max: Duration::ZERO,
             access_log: true,
@@ -134,6 +136,7 @@ fn routes() -> Arc<Routes> {
         spec(2, "/big", "GET"),
         spec(3, "/hang", "GET"),
         spec(4, "/slash/", "GET"),
+        spec(5, "/ws", WEBSOCKET),
     ];
     Arc::new(Routes::new(routes, true).unwrap())
 }
@@ -224,6 +227,7 @@ fn work(mut lane: WorkerLane, bell: &Doorbell, stop: &Doorbell) -> Vec<u64> {
                     due.retain(|due| due.exchange != id);
                     assert!(lane.send_abort(id).unwrap());
                 }
+                Some((_, ToWorker::Message(_) | ToWorker::Close(_))) => panic!("no WebSocket"),
             }
             // For no bytes too: the body is wanted, which its client may wait to hear.
             if let Some((id, bytes)) = credit {

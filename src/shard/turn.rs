@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     limits,
-    proto::head::RequestHead,
+    proto::{head::RequestHead, ws::Workspace},
     uring::{self, Completion, Driver, Event, Token, Uring, Wait},
 };
 
@@ -86,6 +86,7 @@ impl<D: Driver> Shard<D> {
                 h1: options.h1,
                 access_log: options.access_log,
                 limits: options.limits,
+                websocket: options.websocket,
             },
             clock: Clock::new(now, driver.wall_clock()),
             connections: Slab::new(),
@@ -105,6 +106,7 @@ impl<D: Driver> Shard<D> {
             kicks: 0,
             head: RequestHead::default(),
             params: Vec::new(),
+            workspace: Workspace::default(),
         };
         let listeners = options.listeners.into_iter();
         let listeners = listeners
@@ -309,6 +311,8 @@ impl<D: Driver> Shard<D> {
             if ready && !connection.input.is_empty() && connection.sending == 0 {
                 self.core.resume(index);
             }
+            // A Ping, Pong or Close that was held back by what was unsent.
+            self.core.speak(index);
             if self.core.connections.get(index).is_some_and(Connection::is_over) {
                 self.core.finish(index);
             }
@@ -402,7 +406,9 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Command::Retire { worker, incarnation } => {
-                self.core.links.retire((worker, incarnation));
+                for link in self.core.links.retire((worker, incarnation)) {
+                    self.core.depart_from(link);
+                }
             }
             Command::Drain(grace) => self.drain(grace),
         }
@@ -430,6 +436,7 @@ impl<D: Driver> Shard<D> {
             }
             self.core.touch(index);
         }
+        self.core.depart_all();
     }
 }
 

@@ -37,7 +37,7 @@ use crate::{
     limits,
     proto::h1,
     shard::{
-        Gauges, Handle, Listener, Options,
+        Gauges, Handle, Listener, Options, WebSocketOptions,
         probe::{Audit, Probe},
     },
 };
@@ -78,6 +78,7 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
         shard: 0,
         listeners: vec![Listener { socket: doorbell.into(), address: None }],
         limits: profile.limits,
+        websocket: WebSocketOptions::default(),
         gauges: Arc::clone(&gauges),
         h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
         spin_max: rng.pick(&[Duration::ZERO, limits::SPIN_MAX]),

@@ -12,15 +12,23 @@ Served by `fasterapi run module:app`.
 from fasterapi import status
 from fasterapi._app import FastAPI
 from fasterapi._background import BackgroundTask, BackgroundTasks
-from fasterapi._errors import ClientDisconnected, HTTPException, RequestValidationError, ResponseValidationError
+from fasterapi._errors import (
+    ClientDisconnected,
+    HTTPException,
+    RequestValidationError,
+    ResponseValidationError,
+    WebSocketDisconnect,
+    WebSocketException,
+)
 from fasterapi._files import FileResponse
 from fasterapi._mappings import Headers, MutableHeaders, QueryParams
 from fasterapi._params import Body, Cookie, Depends, Header, Path, Query
-from fasterapi._request import URL, Address, Request, State
+from fasterapi._request import URL, Address, HTTPConnection, Request, State
 from fasterapi._response import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
-from fasterapi._routing import APIRouter, Route
+from fasterapi._routing import APIRouter, Route, WebSocketRoute
 from fasterapi._sse import EventSourceResponse, ServerSentEvent
 from fasterapi._streaming import StreamingResponse
+from fasterapi._websocket import WebSocket
 
 App = FastAPI
 
@@ -39,6 +47,7 @@ __all__ = [
     "FastAPI",
     "FileResponse",
     "HTMLResponse",
+    "HTTPConnection",
     "HTTPException",
     "Header",
     "Headers",
@@ -57,5 +66,9 @@ __all__ = [
     "ServerSentEvent",
     "State",
     "StreamingResponse",
+    "WebSocket",
+    "WebSocketDisconnect",
+    "WebSocketException",
+    "WebSocketRoute",
     "status",
 ]

@@ -11,7 +11,7 @@ from fasterapi import _json, _registry
 from fasterapi._errors import HTTPException, RequestValidationError
 from fasterapi._request import Request, State
 from fasterapi._response import JSONResponse, PlainTextResponse, Response, has_body
-from fasterapi._routing import APIRouter, F, Route
+from fasterapi._routing import APIRouter, F, Route, WebSocketRoute
 from fasterapi._threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class FastAPI(APIRouter):
         self._threads: ThreadPool | None = None
         _registry.record(self)
 
-    def _admit(self, route: Route) -> None:
+    def _admit(self, route: Route | WebSocketRoute) -> None:
         if not route.path:
             raise ValueError(f"the route of {route.name} has no path: give it one, or its router a prefix")
         super()._admit(route)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fasterapi._endpoint import compile_route, deliver
 from fasterapi._lifespan import running
+from fasterapi._routing import WebSocketRoute
 
 if TYPE_CHECKING:
     from fasterapi._app import FastAPI
     from fasterapi._native import Answer, AsgiEndpoint, Endpoint, Exchange, Lanes, WsgiEndpoint
     from fasterapi._response import Response
+    from fasterapi._routing import Route
 
 
 class Application(Protocol):
@@ -37,6 +39,11 @@ class Application(Protocol):
 
     def close(self) -> None:
         """Lets its threads go."""
+
+
+def _methods(route: "Route | WebSocketRoute") -> list[str]:
+    """What the edge calls a route's methods; no client can send the one that stands for a WebSocket."""
+    return ["@WEBSOCKET"] if isinstance(route, WebSocketRoute) else list(route.methods)
 
 
 def attend_on_loop(loop: asyncio.AbstractEventLoop, lanes: "Lanes") -> Callable[[], None]:
@@ -78,9 +85,7 @@ class FastAPIApplication:
         return self._endpoints
 
     def manifest(self) -> dict[str, Any]:
-        routes = [
-            {"id": place, "methods": list(route.methods), "path": route.path} for place, route in enumerate(self.app.routes)
-        ]
+        routes = [{"id": place, "methods": _methods(route), "path": route.path} for place, route in enumerate(self.app.routes)]
         return {"routes": routes, "redirect_slashes": self.app.redirect_slashes}
 
     def attend(self, loop: asyncio.AbstractEventLoop, lanes: "Lanes") -> Callable[[], None]:

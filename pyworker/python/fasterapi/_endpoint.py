@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from fasterapi import _json
 from fasterapi._app import FastAPI
 from fasterapi._background import BackgroundTask
-from fasterapi._errors import HTTPException, RequestValidationError
+from fasterapi._errors import HTTPException, RequestValidationError, WebSocketDisconnect, WebSocketException
 from fasterapi._params import MISSING, Where
 from fasterapi._plan import Reading
 from fasterapi._request import Request
 from fasterapi._response import JSONResponse, Response, encode_plain, has_body
-from fasterapi._routing import Route
+from fasterapi._routing import Route, WebSocketRoute
+from fasterapi._websocket import POLICY_VIOLATION, WebSocket, WebSocketState
 
 if TYPE_CHECKING:
     from fasterapi._native import Answer, Exchange
@@ -37,10 +38,12 @@ class EndpointSpec:
     fast: Callable[..., Any] | None
     fast_args: tuple[tuple[int, FastKind], ...]
     status: int
-    body: Literal["whole", "stream"]
+    body: Literal["whole", "stream", "messages"]
 
 
-def compile_route(route: Route, app: FastAPI) -> EndpointSpec:
+def compile_route(route: Route | WebSocketRoute, app: FastAPI) -> EndpointSpec:
+    if isinstance(route, WebSocketRoute):
+        return EndpointSpec(_compile_websocket(route, app), route.path_names, None, (), 200, "messages")
     fast_args = _fast_args(route, app)
     return EndpointSpec(
         slow=_compile_slow(route, app),
@@ -173,6 +176,31 @@ def _compile_slow(route: Route, app: FastAPI) -> "Callable[[Exchange], Coroutine
             await deliver(outcome, None, exchange, app)
             return None
         return outcome
+
+    return slow
+
+
+def _compile_websocket(route: WebSocketRoute, app: FastAPI) -> "Callable[[Exchange], Coroutine[Any, Any, None]]":
+    plan, endpoint = route.plan, route.endpoint
+
+    async def slow(exchange: "Exchange") -> None:
+        websocket = WebSocket(exchange, app)
+        reading = Reading(websocket, app.threads)
+        try:
+            async with AsyncExitStack() as stack:
+                reading.stack = stack
+                arguments = await plan.solve(reading)
+                if reading.errors:
+                    raise WebSocketException(POLICY_VIOLATION, "the request does not fit the handler's parameters")
+                await endpoint(**arguments)
+        except WebSocketDisconnect:
+            pass  # The end of many handlers.
+        except WebSocketException as error:
+            await websocket.close(error.code, error.reason)
+        except HTTPException as error:
+            if websocket.application_state is not WebSocketState.CONNECTING:
+                raise
+            await deliver(app.fail(error), None, exchange, app)
 
     return slow
 

@@ -44,6 +44,24 @@ class ResponseValidationError(Exception):
         return self._errors
 
 
+class WebSocketDisconnect(Exception):
+    """The client has closed its WebSocket, with this code (RFC 6455 §7.4.1), or was lost (1006)."""
+
+    def __init__(self, code: int = 1000, reason: str | None = None) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason or ""
+
+
+class WebSocketException(Exception):
+    """Closes the WebSocket with this code; denies it with 403 where it was not accepted."""
+
+    def __init__(self, code: int, reason: str | None = None) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason or ""
+
+
 class ClientDisconnected(OSError):
     """The client went away: nothing more of its request comes, and nobody waits for the answer."""
 

@@ -15,7 +15,7 @@ from typing import Any
 from fasterapi._app import FastAPI
 from fasterapi._load import resolve
 from fasterapi._params import Dependency, Depends
-from fasterapi._routing import RouteOptions
+from fasterapi._routing import RouteOptions, WebSocketRoute
 
 VARIABLE = "FASTERAPI_MANIFEST"
 REFERENCE = f"{__name__}:app"
@@ -75,16 +75,18 @@ def describe_apps(apps: Iterable[FastAPI]) -> dict[str, Any]:
         for route in app.routes:
             entry: dict[str, Any] = {
                 "path": route.path,
-                "methods": route.methods,
                 "handler": name_of(route.endpoint, "handler"),
                 "dependencies": [_dependency(marker) for marker in route.dependencies],
             }
+            routes.append(entry)
+            if isinstance(route, WebSocketRoute):
+                continue
+            entry["methods"] = route.methods
             for key, value in route.options.items():
                 if key in _PLAIN_OPTIONS:
                     entry[key] = value
                 elif key in _NAMED_OPTIONS:
                     entry[key] = None if value is None else name_of(value, key)
-            routes.append(entry)
         for kind, handler in app.exception_handlers.items():
             written = str(kind) if isinstance(kind, int) else name_of(kind, "exception class")
             handlers.setdefault(written, name_of(handler, "exception handler"))
@@ -132,6 +134,9 @@ def build(manifest: Mapping[str, Any]) -> FastAPI:
         options["dependencies"] = [
             Depends(resolve(marker["call"]), use_cache=marker["use_cache"]) for marker in entry["dependencies"]
         ]
+        if "methods" not in entry:
+            app.add_api_websocket_route(entry["path"], resolve(entry["handler"]), dependencies=options["dependencies"])
+            continue
         app.add_api_route(entry["path"], resolve(entry["handler"]), methods=entry["methods"], **options)
     return app
 

@@ -79,14 +79,15 @@ class Endpoint:
         fast: Callable[..., Any] | None = None,
         fast_args: Sequence[tuple[int, Literal["str", "int", "float", "bool"]]] = (),
         status: int = 200,
-        body: Literal["whole", "stream"] = "whole",
+        body: Literal["whole", "stream", "messages"] = "whole",
         cancels: Literal["always", "deadline"] = "always",
     ) -> None:
         """
         `slow(exchange)` returns a coroutine that ends in an `Answer`, or in None after it has answered through `start` and
         `write`; it can do everything. It is made once the whole body is there, or at once where `body` is "stream".
         When nobody waits for the answer any more, its task is cancelled; with `cancels` as "deadline", only because the request's
-        deadline has passed.
+        deadline has passed. Where `body` is "messages" it serves WebSockets through a `SocketCycle`, ends in None, and is never
+        cancelled because a client went away: it hears of that behind the messages that came before.
 
         `fast`, where given, is the user's own `async def` whose positional arguments are exactly path parameters
         (index into the path's parameters, and type) with plain annotations. It is called only when each conversion is beyond
@@ -120,6 +121,31 @@ class Cycle:
         when the client went away, RuntimeError for a message out of place, TypeError, ValueError and KeyError for a wrong one."""
     def begin(self, length: int) -> None:
         """Starts the response that is held, with this length unless the application has named another."""
+
+class SocketCycle:
+    """One WebSocket, as an application sees it. `receive` and `send` are ASGI's; the rest is the native interface's, and
+    shares their state. For the loop's thread."""
+
+    def __init__(self, exchange: Exchange) -> None: ...
+    def receive(self) -> Awaitable[dict[str, Any]]:
+        """`websocket.connect`, then `websocket.receive` for each whole message, then `websocket.disconnect` again and again."""
+    def send(self, message: dict[str, Any]) -> Awaitable[None]:
+        """Takes a message; awaiting it waits while the client is slower than the application. Awaiting it raises ClientDisconnected
+        when the client takes nothing any more, RuntimeError for a message out of place, TypeError, ValueError and KeyError for a
+        wrong one: a code or reason that cannot be sent, a subprotocol that was not offered."""
+    def next_message(self) -> Awaitable[str | bytes | tuple[int, str]]:
+        """The next whole message, text or bytes; behind the last, the code and the reason of the close, again and again.
+        1005 is a close without a code, 1006 a connection that was lost."""
+    def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
+        """Answers 101. RuntimeError the second time; ClientDisconnected; ValueError as of `send`."""
+    def send_message(self, data: str | bytes | bytearray | memoryview) -> Awaitable[None]:
+        """Accepted by the call itself; awaiting waits while the client is slower than the application. The call raises
+        ClientDisconnected when the client takes nothing any more, RuntimeError before `accept` and behind `close`."""
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Closes behind what was sent; denies with 403 what was not accepted. Without effect the second time."""
+    @property
+    def subprotocols(self) -> list[str]:
+        """What the client offers."""
 
 class WsgiEndpoint:
     """A WSGI application: called with an environ and `start_response` that are made natively, by the threads in `Lanes.work`."""

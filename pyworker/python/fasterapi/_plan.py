@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 
 from fasterapi._background import BackgroundTasks
 from fasterapi._params import MISSING, Dependency, Param, Where
-from fasterapi._request import Request
+from fasterapi._request import HTTPConnection, Request
 from fasterapi._response import Response
 from fasterapi._threads import ThreadPool, is_async
 
@@ -175,7 +175,7 @@ def _is_plausible_default(value: Any, adapter: TypeAdapter[Any]) -> bool:
 class Reading:
     """The state of following a plan for one request."""
 
-    request: Request
+    request: HTTPConnection
     threads: ThreadPool
     body: Any = MISSING
     errors: list[Any] = dataclasses.field(default_factory=list)
@@ -194,12 +194,14 @@ class Plan:
         path_names: Collection[str],
         *,
         leading: Sequence[Dependency] = (),
+        connection: type[HTTPConnection] = Request,
         seen: tuple[Any, ...] = (),
     ) -> None:
-        """`leading`: dependencies that run first and whose values no parameter takes."""
+        """`leading`: dependencies that run first and whose values no parameter takes. `connection`: what is read from."""
         if call in seen:
             raise TypeError(f"{describe(call)} depends on itself")
         self.call = call
+        self.connection = connection
         self.is_async = is_async(call)
         self.fields: list[Field] = []
         self.own_body_fields: list[Field] = []
@@ -210,7 +212,8 @@ class Plan:
         for marker in leading:
             if marker.dependency is None:
                 raise TypeError(f"{describe(call)}: Depends() without a function needs a parameter with a class as annotation")
-            self.dependencies.append((None, Plan(marker.dependency, path_names, seen=(*seen, call)), marker.use_cache))
+            plan = Plan(marker.dependency, path_names, connection=connection, seen=(*seen, call))
+            self.dependencies.append((None, plan, marker.use_cache))
         self.parameters = tuple(inspect.signature(call).parameters.values())
         for parameter in self.parameters:
             self._add(parameter, path_names, (*seen, call))
@@ -267,9 +270,15 @@ class Plan:
             call = marker.dependency or annotation
             if not callable(call):
                 raise TypeError(f"{owner}: parameter {name!r} depends on {call!r}, which cannot be called")
-            self.dependencies.append((name, Plan(call, path_names, seen=seen), marker.use_cache))
-        elif _is_class(annotation, Request):
+            plan = Plan(call, path_names, connection=self.connection, seen=seen)
+            self.dependencies.append((name, plan, marker.use_cache))
+        elif _is_class(annotation, HTTPConnection):
+            kind = self.connection.__name__
+            if annotation is not HTTPConnection and not issubclass(annotation, self.connection):
+                raise TypeError(f"{owner}: parameter {name!r} cannot be a {annotation.__name__}: it is a {kind}")
             self.request_names.append(name)
+        elif self.connection is not Request and _is_class(annotation, (Response, BackgroundTasks)):
+            raise TypeError(f"{owner}: parameter {name!r} is for a response, which a {self.connection.__name__} does not have")
         elif _is_class(annotation, Response):
             self.response_names.append(name)
         elif _is_class(annotation, BackgroundTasks):
@@ -280,6 +289,8 @@ class Plan:
                 marker = self._infer(annotation, MISSING if default is _EMPTY else default, name in path_names)
             if name in path_names and marker.where is not Where.PATH:
                 raise TypeError(f"{owner}: {name!r} is part of the path and cannot be read from the {marker.where.value}")
+            if marker.where is Where.BODY and self.connection is not Request:
+                raise TypeError(f"{owner}: parameter {name!r} needs a body, which a {self.connection.__name__} does not have")
             field = Field(name, annotation, marker, extras, owner)
             (self.own_body_fields if field.where is Where.BODY else self.fields).append(field)
 

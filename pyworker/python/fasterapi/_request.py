@@ -111,20 +111,15 @@ def parse_cookies(fields: list[str]) -> dict[str, str]:
     return cookies
 
 
-class Request:
-    """One HTTP request. Its body is read when it is asked for, once, as a whole or piece by piece."""
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
-    def __init__(self, exchange: "Exchange", app: "FastAPI", body: bytes | None = None) -> None:
-        """`body`: the whole body, where somebody has read it already."""
+
+class HTTPConnection:
+    """What a request and a WebSocket have in common: the head that both begin with."""
+
+    def __init__(self, exchange: "Exchange", app: "FastAPI") -> None:
         self._exchange = exchange
         self.app = app
-        self._body = body
-        self._pieces_taken = False
-        self._exhausted = False
-
-    @property
-    def method(self) -> str:
-        return self._exchange.method
 
     @cached_property
     def headers(self) -> Headers:
@@ -164,7 +159,7 @@ class Request:
         if host is None:
             name, port = exchange.server or ("localhost", None)
             bracketed = f"[{name}]" if ":" in name else name
-            host = bracketed if port in (None, {"http": 80, "https": 443}.get(scheme)) else f"{bracketed}:{port}"
+            host = bracketed if port in (None, _PORTS.get(scheme)) else f"{bracketed}:{port}"
         path = exchange.raw_path.decode("latin-1")
         query = exchange.query_string.decode("latin-1")
         return URL(f"{scheme}://{host}{path}{'?' if query else ''}{query}")
@@ -172,6 +167,21 @@ class Request:
     @cached_property
     def base_url(self) -> URL:
         return self.url.replace(path="/", query="", fragment="")
+
+
+class Request(HTTPConnection):
+    """One HTTP request. Its body is read when it is asked for, once, as a whole or piece by piece."""
+
+    def __init__(self, exchange: "Exchange", app: "FastAPI", body: bytes | None = None) -> None:
+        """`body`: the whole body, where somebody has read it already."""
+        super().__init__(exchange, app)
+        self._body = body
+        self._pieces_taken = False
+        self._exhausted = False
+
+    @property
+    def method(self) -> str:
+        return self._exchange.method
 
     async def body(self) -> bytes:
         """The whole body, collected. RuntimeError when pieces of it were taken already; ClientDisconnected."""

@@ -16,6 +16,7 @@ from fasterapi._errors import ResponseValidationError
 from fasterapi._params import Dependency
 from fasterapi._plan import Plan, describe, resolve_annotation
 from fasterapi._response import JSONResponse, Response
+from fasterapi._websocket import WebSocket
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -154,6 +155,30 @@ class Route:
         return self.options.get("response_class", JSONResponse)
 
 
+@dataclass(frozen=True)
+class WebSocketRoute:
+    """One path template with the handler of its WebSockets."""
+
+    path: str
+    endpoint: Callable[..., Any]
+    named: str | None = None
+    dependencies: tuple[Dependency, ...] = ()
+    path_names: tuple[str, ...] = field(init=False)
+    plan: Plan = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = path_names(self.path)
+        plan = Plan(self.endpoint, names, leading=self.dependencies, connection=WebSocket)
+        if not plan.is_async:
+            raise TypeError(f"{describe(self.endpoint)}: a WebSocket's handler is an `async def`")
+        object.__setattr__(self, "path_names", names)
+        object.__setattr__(self, "plan", plan)
+
+    @property
+    def name(self) -> str:
+        return self.named or str(getattr(self.endpoint, "__name__", type(self.endpoint).__name__))
+
+
 def _dependencies(markers: Iterable[Any] | None, where: str) -> tuple[Dependency, ...]:
     found = tuple(markers or ())
     for marker in found:
@@ -181,7 +206,7 @@ class APIRouter:
         _check_prefix(prefix)
         self.prefix = prefix
         self.tags = list(tags or ())
-        self.routes: list[Route] = []
+        self.routes: list[Route | WebSocketRoute] = []
         self.on_startup = list(on_startup or ())
         self.on_shutdown = list(on_shutdown or ())
         self._default_response_class = default_response_class
@@ -205,7 +230,13 @@ class APIRouter:
         upper = tuple(dict.fromkeys(method.upper() for method in (methods or ("GET",))))
         self._admit(Route(self.prefix + path, upper, endpoint, options, self._shared_dependencies + own))
 
-    def _admit(self, route: Route) -> None:
+    def add_api_websocket_route(
+        self, path: str, endpoint: Callable[..., Any], name: str | None = None, *, dependencies: Sequence[Any] | None = None
+    ) -> None:
+        own = _dependencies(dependencies, f"route {path!r}")
+        self._admit(WebSocketRoute(self.prefix + path, endpoint, name, self._shared_dependencies + own))
+
+    def _admit(self, route: Route | WebSocketRoute) -> None:
         self.routes.append(route)
 
     def include_router(
@@ -260,6 +291,13 @@ class APIRouter:
 
     def trace(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[F], F]:
         return self.api_route(path, methods=("TRACE",), **options)
+
+    def websocket(self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None) -> Callable[[F], F]:
+        def register(endpoint: F) -> F:
+            self.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
+            return endpoint
+
+        return register
 
     def add_event_handler(self, event_type: Literal["startup", "shutdown"], func: Callable[[], Any]) -> None:
         if event_type not in ("startup", "shutdown"):

@@ -1,5 +1,5 @@
 """Exceptions, where code written for FastAPI looks for them."""
 
-from fasterapi._errors import HTTPException, RequestValidationError, ResponseValidationError
+from fasterapi._errors import HTTPException, RequestValidationError, ResponseValidationError, WebSocketException
 
-__all__ = ["HTTPException", "RequestValidationError", "ResponseValidationError"]
+__all__ = ["HTTPException", "RequestValidationError", "ResponseValidationError", "WebSocketException"]

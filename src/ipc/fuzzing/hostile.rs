@@ -12,7 +12,7 @@ use crate::{
     ipc::{
         Doorbell, EdgeLane, Fault, Segment,
         layout::{Geometry, RING_OFFSET, Word},
-        message::{Cancellation, FromWorker, Request},
+        message::{Cancellation, Close, FromWorker, Piece, Request},
         sync::Ordering,
     },
     limits::{EXCHANGE_WINDOW, HEAD_FIELDS_MAX, RECORD_ALIGN},
@@ -114,7 +114,11 @@ impl Case {
                         }
                         assert!(response.blob.len() + response.body.len() <= data_max);
                     }
-                    FromWorker::Body { data, .. } => assert!(data.len() <= data_max),
+                    FromWorker::Body { data, .. }
+                    | FromWorker::Message(Piece { data, .. })
+                    | FromWorker::Close(Close { reason: data, .. }) => {
+                        assert!(data.len() <= data_max);
+                    }
                     FromWorker::Credit(bytes) => assert!(bytes <= EXCHANGE_WINDOW as u64),
                     FromWorker::Abort => {}
                 },
@@ -184,9 +188,9 @@ impl Case {
         let place = usize::try_from(tail % ring_size as u64).unwrap() & !(RECORD_ALIGN - 1);
         let mut header = [0; RECORD_ALIGN];
         header[..4].copy_from_slice(&len.to_ne_bytes());
-        header[4..6].copy_from_slice(&u16::from(kind % 9).to_ne_bytes());
-        header[6..8].copy_from_slice(&u16::from(flags & 3).to_ne_bytes());
-        header[8] = flags >> 2;
+        header[4..6].copy_from_slice(&u16::from(kind % 12).to_ne_bytes());
+        header[6..8].copy_from_slice(&u16::from(flags & 31).to_ne_bytes());
+        header[8] = flags >> 5;
         self.hostile.write(RING_OFFSET + place, &header);
         let next = tail.wrapping_add(u64::from(len.next_multiple_of(16)));
         self.hostile.word(Word::Tail).store(next, Ordering::Relaxed);

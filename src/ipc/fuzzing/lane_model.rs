@@ -9,7 +9,7 @@ use crate::{
     ipc::{
         Doorbell, EdgeLane, Segment, WorkerLane,
         layout::Geometry,
-        message::{Cancellation, FromWorker, Request, Response, ToWorker},
+        message::{Cancellation, Close, FromWorker, Piece, Request, Response, ToWorker},
     },
     span::{Field, Span},
 };
@@ -32,6 +32,14 @@ pub(super) enum Action {
     Body {
         len: u16,
         end: bool,
+    },
+    /// A piece of a message.
+    Piece {
+        len: u16,
+        more: bool,
+    },
+    Close {
+        reason: u8,
     },
     Credit {
         bytes: u8,
@@ -58,7 +66,9 @@ impl Operation {
         let end = selector & 0x20 != 0;
         let action = match selector >> 1 & 15 {
             0..=2 => Action::Head { size: a, end },
-            3..=5 => Action::Body { len: u16::from_le_bytes([a, b & 7]), end },
+            3 | 4 => Action::Body { len: u16::from_le_bytes([a, b & 7]), end },
+            5 if b & 8 != 0 => Action::Close { reason: a },
+            5 => Action::Piece { len: u16::from_le_bytes([a, b & 7]), more: end },
             6 => Action::Credit { bytes: a },
             7 => Action::Stop,
             8 | 9 => Action::Publish,
@@ -82,8 +92,26 @@ enum Message {
         data: Vec<u8>,
         end: bool,
     },
+    /// Text if it was sent on an odd exchange.
+    Piece {
+        data: Vec<u8>,
+        is_text: bool,
+        more: bool,
+    },
+    Close {
+        code: u16,
+        reason: Vec<u8>,
+    },
     Credit(u64),
     Stop,
+}
+
+fn piece(got: Piece<'_>) -> Message {
+    Message::Piece { data: got.data.to_vec(), is_text: got.is_text, more: got.more }
+}
+
+fn close(got: Close<'_>) -> Message {
+    Message::Close { code: got.code, reason: got.reason.to_vec() }
 }
 
 enum End {
@@ -179,6 +207,8 @@ impl End {
                         head(r.fields, r.blob, r.body, (TRAILERS, true))
                     }
                     FromWorker::Body { data, end } => Message::Body { data: data.to_vec(), end },
+                    FromWorker::Message(got) => piece(got),
+                    FromWorker::Close(got) => close(got),
                     FromWorker::Credit(bytes) => Message::Credit(bytes),
                     FromWorker::Abort => Message::Stop,
                 };
@@ -188,6 +218,8 @@ impl End {
                 let message = match message {
                     ToWorker::Request(r) => head(r.fields, r.blob, r.body, (0, r.end)),
                     ToWorker::Body { data, end } => Message::Body { data: data.to_vec(), end },
+                    ToWorker::Message(got) => piece(got),
+                    ToWorker::Close(got) => close(got),
                     ToWorker::Credit(bytes) => Message::Credit(bytes),
                     ToWorker::Cancel(_) => Message::Stop,
                 };
@@ -252,6 +284,10 @@ impl Model {
                 self.send_head(side, exchange, usize::from(size) % 97, end);
             }
             Action::Body { len, end } => self.send_body(side, exchange, usize::from(len), end),
+            Action::Piece { len, more } => {
+                self.send_message(side, exchange, usize::from(len), more);
+            }
+            Action::Close { reason } => self.send_close(side, exchange, usize::from(reason) % 100),
             Action::Credit { bytes } => {
                 let side = &mut self.sides[side];
                 let bytes = u64::from(bytes);
@@ -304,6 +340,28 @@ impl Model {
         assert!(either!(&side.end, lane => lane.leased_chunks()) <= GEOMETRY.chunk_count());
     }
 
+    fn send_message(&mut self, side: usize, exchange: u64, len: usize, more: bool) {
+        let mut data = self.bytes(len);
+        let side = &mut self.sides[side];
+        let is_text = exchange % 2 == 1;
+        let sent = Piece { data: &data, is_text, more };
+        let taken = either!(&mut side.end, lane => lane.send_message(exchange, sent)).unwrap();
+        if let Some(taken) = taken {
+            data.truncate(taken);
+            let more = more || taken < len;
+            side.committed.push_back((exchange, Message::Piece { data, is_text, more }));
+        }
+    }
+
+    fn send_close(&mut self, side: usize, exchange: u64, len: usize) {
+        let reason = self.bytes(len);
+        let side = &mut self.sides[side];
+        let sent = Close { code: 4000, reason: &reason };
+        if either!(&mut side.end, lane => lane.send_close(exchange, sent)).unwrap() {
+            side.committed.push_back((exchange, Message::Close { code: 4000, reason }));
+        }
+    }
+
     fn publish(&mut self, side: usize) {
         let this = &mut self.sides[side];
         let kicked = either!(&mut this.end, lane => lane.publish()).unwrap();
@@ -340,6 +398,18 @@ impl Model {
                 assert_eq!(end, last && rest.is_empty());
                 if !rest.is_empty() {
                     expected.push_front((exchange, Message::Body { data: rest, end: last }));
+                }
+            }
+            (
+                Message::Piece { data, is_text, more },
+                Message::Piece { data: mut rest, is_text: sent_text, more: last },
+            ) => {
+                assert!(rest.starts_with(&data) && is_text == sent_text);
+                rest.drain(..data.len());
+                assert_eq!(more, last || !rest.is_empty());
+                if !rest.is_empty() {
+                    let rest = Message::Piece { data: rest, is_text, more: last };
+                    expected.push_front((exchange, rest));
                 }
             }
             (message, sent) => assert_eq!(message, sent),

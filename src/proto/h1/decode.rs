@@ -113,6 +113,7 @@ struct Framing {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
+    has_upgrade: bool,
     takes_trailers: bool,
 }
 
@@ -232,6 +233,7 @@ fn fill(
     head.expects_continue = framing.expects_continue
         && head.version == Version::Http11
         && head.body != BodyLength::Empty;
+    head.has_upgrade = framing.has_upgrade;
     let persists = !framing.close && (framing.keep_alive || head.version == Version::Http11);
     Ok(Facts { persists, takes_trailers: framing.takes_trailers })
 }
@@ -263,6 +265,7 @@ impl Framing {
                 }
                 self.expects_continue = true;
             }
+            b"upgrade" => self.has_upgrade = true,
             b"te" => {
                 let mut codings = list(value);
                 self.takes_trailers |=

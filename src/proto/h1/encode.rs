@@ -50,7 +50,7 @@ impl H1 {
         date: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), BadResponse> {
-        // 101 would hand the connection to another protocol, and none is spoken here.
+        // 101 hands the connection to another protocol: see `encode_switch`.
         if !(200..=599).contains(&head.status) {
             return Err(BadResponse::Status);
         }
@@ -79,6 +79,45 @@ impl H1 {
         out.extend_from_slice(b"\r\n");
         self.response = response;
         self.continue_due = false;
+        Ok(())
+    }
+
+    /// Appends a 101 with `ours`, which the application cannot overrule, and the application's other fields. What follows on
+    /// the connection, either way, is no HTTP (RFC 9110 §7.8).
+    ///
+    /// # Errors
+    /// The head is invalid, or the request cannot be answered with 101; nothing was appended.
+    pub fn encode_switch(
+        &mut self,
+        head: &ResponseHead<'_>,
+        ours: &[(&str, String)],
+        date: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadResponse> {
+        if self.response != Response::Waiting || !self.request_done() || self.is_http10 {
+            return Err(BadResponse::OutOfOrder);
+        }
+        if head.status != 101 {
+            return Err(BadResponse::Status);
+        }
+        if head.fields.len() > HEAD_FIELDS_MAX {
+            return Err(BadResponse::TooManyFields);
+        }
+        let mark = out.len();
+        push_status_line(101, out);
+        for (name, value) in ours {
+            push_field(name.as_bytes(), value.as_bytes(), out);
+        }
+        let given = push_fields(head, out).inspect_err(|_| out.truncate(mark))?;
+        if !given.date {
+            push_field(b"date", date, out);
+        }
+        if !given.server {
+            push_field(b"server", b"fasterapi", out);
+        }
+        out.extend_from_slice(b"\r\n");
+        self.request = Request::Closed;
+        self.response = Response::Over;
         Ok(())
     }
 
@@ -319,18 +358,26 @@ fn push_fields(head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Result<Given, BadR
                 continue;
             }
             // RFC 9110 §7.6.1: about one connection, and this one is not the application's.
+            // Except that a 426 says what to upgrade to (RFC 9110 §15.5.22), which takes a connection option (§7.8).
+            b"upgrade" if head.status == 426 => push_field(b"connection", b"upgrade", out),
             b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"te" | b"trailer"
             | b"upgrade" => continue,
+            // RFC 6455 §4.2.2: the handshake's own.
+            b"sec-websocket-accept" | b"sec-websocket-extensions" if head.status == 101 => continue,
             b"date" => given.date = true,
             b"server" => given.server = true,
             _ => {}
         }
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
+        push_field(name, value, out);
     }
     Ok(given)
+}
+
+fn push_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn push_length(length: u64, out: &mut Vec<u8>) {
@@ -365,6 +412,7 @@ fn push_hex(number: u64, out: &mut Vec<u8>) {
 
 fn push_status_line(status: u16, out: &mut Vec<u8>) {
     let line: &[u8] = match status {
+        101 => b"HTTP/1.1 101 Switching Protocols\r\n",
         102 => b"HTTP/1.1 102 Processing\r\n",
         103 => b"HTTP/1.1 103 Early Hints\r\n",
         200 => b"HTTP/1.1 200 OK\r\n",

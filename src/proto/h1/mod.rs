@@ -9,7 +9,8 @@
 //! Invariant: `decode` never consumes a byte past the request of the current exchange, so pipelined requests
 //! wait in the caller's buffer; once a message was refused, or its end is in doubt, nothing after it is read as
 //! a request. Framing that RFC 9112 lets a server repair is refused instead: what we would repair, somebody
-//! in front of us may have read otherwise. Deliberately absent: upgrades, a request's trailers (validated, then dropped), clocks.
+//! in front of us may have read otherwise. Deliberately absent: the protocols that an upgrade leads to, a request's
+//! trailers (validated, then dropped), clocks.
 
 #![forbid(unsafe_code)]
 
@@ -230,6 +231,11 @@ impl H1 {
         if !matches!(self.response, Response::Over) {
             self.response = Response::Waiting;
         }
+    }
+
+    /// True when the connection does not outlive this exchange.
+    pub const fn closes(&self) -> bool {
+        self.close
     }
 
     /// Announces `Connection: close` on this response if its head is not out yet, and closes after it in any case.

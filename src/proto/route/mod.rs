@@ -22,6 +22,9 @@ use super::{head::Method, target::percent_encode};
 use crate::{limits::ROUTES_MAX, span::Span};
 use pattern::{Kind, Part, Pattern};
 
+/// The method, in a [`RouteSpec`], of a route for WebSockets. No client can send it: it is no token.
+pub const WEBSOCKET: &str = "@WEBSOCKET";
+
 /// A route as the application declared it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
@@ -99,7 +102,7 @@ pub struct Routes {
     other: HashMap<Vec<u8>, Table>,
     /// Routes that allow every method: for names that no route mentions.
     every: Table,
-    /// All routes: what matches, whatever the method.
+    /// All routes of HTTP: what matches, whatever the method.
     any: Table,
     redirect_slashes: bool,
     /// The id for whatever no route takes.
@@ -165,7 +168,7 @@ impl Routes {
             .map(|name| (name.as_bytes().to_vec(), table_of(name)))
             .collect();
         let every = Table::new(&routes, Cut::AfterSureMatch, |route| route.methods.is_empty());
-        let any = Table::new(&routes, Cut::Nowhere, |_| true);
+        let any = Table::new(&routes, Cut::Nowhere, |route| !route.is_websocket());
         Ok(Self { routes, known, other, every, any, redirect_slashes, catch_all: None })
     }
 
@@ -200,13 +203,23 @@ impl Routes {
         }
     }
 
+    /// Routes a request for a WebSocket, as [`Self::find`] does others: to a route that is declared for them, or one that
+    /// allows every method.
+    pub fn find_websocket(&self, path: &[u8], params: &mut Vec<Span>) -> Option<u32> {
+        match self.find(Method::Other, WEBSOCKET.as_bytes(), path, params) {
+            Found::Route { id } => Some(id),
+            _ => None,
+        }
+    }
+
     /// Why no route took the request.
     #[cold]
     fn explain(&self, method: Method, path: &[u8]) -> Found {
         let mut allowed = BTreeSet::new();
         let is_server_wide = method == Method::Options && path == b"*";
         if is_server_wide {
-            allowed.extend(self.routes.iter().flat_map(|route| &route.methods));
+            let routes = self.routes.iter().filter(|route| !route.is_websocket());
+            allowed.extend(routes.flat_map(|route| &route.methods));
         } else {
             let mut params = Vec::new();
             for route in self.candidates(&self.any, path) {
@@ -250,6 +263,10 @@ impl Route {
             methods.push("HEAD".to_owned());
         }
         Self { id, pattern, methods }
+    }
+
+    fn is_websocket(&self) -> bool {
+        self.methods == [WEBSOCKET]
     }
 
     fn allows(&self, method: &str) -> bool {

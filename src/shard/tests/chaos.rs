@@ -174,6 +174,7 @@ impl Chaos {
                     continue;
                 }
                 Some((id, ToWorker::Cancel(_))) => ((id, 0), Some(id)),
+                Some((_, ToWorker::Message(_) | ToWorker::Close(_))) => panic!("no WebSocket"),
             };
             if credit.1 > 0 {
                 assert!(self.stage.lane.send_credit(credit.0, credit.1 as u64).unwrap());
@@ -429,6 +430,7 @@ impl Worker {
                 assert!(self.lane.send_abort(id).unwrap());
             }
             Some((_, ToWorker::Credit(_))) => {}
+            Some((_, ToWorker::Message(_) | ToWorker::Close(_))) => panic!("no WebSocket"),
         }
         true
     }

@@ -28,7 +28,7 @@ use crate::{
     pool::{Incarnation, Link, Load, WorkerId},
     proto::{h1, route::Routes},
     shard::{
-        Command, Gauges, Handle, Limits, Listener, Options, Report,
+        Command, Gauges, Handle, Limits, Listener, Options, Report, WebSocketOptions,
         turn::{Shard, kind},
     },
     uring::{Completion, Driver, Event, Lease, Stats, Token, Wait},
@@ -176,6 +176,7 @@ impl Stage {
             listeners: vec![Listener { socket, address: None }],
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
+            websocket: WebSocketOptions::default(),
             gauges: Arc::clone(&gauges),
             spin_max: Duration::ZERO,
             access_log: true,
@@ -294,10 +295,14 @@ impl Stage {
 
     /// What the client was sent.
     pub(super) fn sent(&self, client: Token) -> String {
+        String::from_utf8_lossy(&self.sent_bytes(client)).into_owned()
+    }
+
+    pub(super) fn sent_bytes(&self, client: Token) -> Vec<u8> {
         let ours =
             |token: &Token| (token.index, token.generation) == (client.index, client.generation);
         let sent = self.shard.driver.sent.iter().filter(|(token, _)| ours(token));
-        sent.map(|(_, data)| String::from_utf8_lossy(data).into_owned()).collect()
+        sent.flat_map(|(_, data)| data.clone()).collect()
     }
 
     pub(super) fn is_receiving(&self, client: Token) -> bool {

@@ -50,6 +50,57 @@ fn spans(fields: &[(&str, &str)]) -> (Vec<u8>, Vec<Field>) {
     (blob, fields)
 }
 
+fn switch(engine: &mut H1, status: u16, fields: &[(&str, &str)]) -> Result<String, BadResponse> {
+    let (blob, fields) = spans(fields);
+    let head = ResponseHead { status, blob: &blob, fields: &fields, body: BodyLength::Empty };
+    let ours = [("upgrade", "websocket".to_owned())];
+    let mut out = b"before".to_vec();
+    let switched = engine.encode_switch(&head, &ours, DATE, &mut out);
+    let out = String::from_utf8(out).expect("UTF-8");
+    let out = out.strip_prefix("before").expect("nothing else was touched").to_owned();
+    assert!(switched.is_ok() || out.is_empty());
+    switched.map(|()| out)
+}
+
+#[test]
+fn a_switch_carries_our_fields_and_the_applications_and_ends_http() {
+    let mut engine = accepted(get("Connection: upgrade\r\n")).engine;
+    let fields = [
+        ("X-A", "b"),
+        ("upgrade", "h2c"),
+        ("sec-websocket-accept", "theirs"),
+        ("sec-websocket-extensions", "theirs"),
+        ("content-length", "3"),
+    ];
+    let out = switch(&mut engine, 101, &fields).expect("valid");
+    let expected = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nx-a: b\r\n";
+    assert_eq!(out, format!("{expected}{DATE_AND_SERVER}\r\n"));
+    let mut head = RequestHead::default();
+    let next = engine.decode(get("").as_bytes(), &OPTIONS, &mut head);
+    assert_eq!(next, Ok(Step::NeedMore));
+    assert_eq!(switch(&mut engine, 101, &[]), Err(BadResponse::OutOfOrder));
+}
+
+#[test]
+fn only_a_request_of_http_1_1_that_was_read_is_switched() {
+    let http10 = "GET / HTTP/1.0\r\n\r\n";
+    assert_eq!(switch(&mut accepted(http10).engine, 101, &[]), Err(BadResponse::OutOfOrder));
+    assert_eq!(switch(&mut H1::new(), 101, &[]), Err(BadResponse::OutOfOrder));
+    let mut engine = accepted(get("")).engine;
+    assert_eq!(switch(&mut engine, 200, &[]), Err(BadResponse::Status));
+    assert_eq!(switch(&mut engine, 101, &[("a", "b\r\nc: d")]), Err(BadResponse::FieldValue));
+    assert!(switch(&mut engine, 101, &[]).is_ok());
+}
+
+#[test]
+fn an_answer_426_says_what_to_upgrade_to() {
+    let fields = [("upgrade", "websocket")];
+    let (out, _) = respond(&get(""), 426, &fields, BodyLength::Empty, "").expect("valid");
+    assert!(out.contains("\r\nconnection: upgrade\r\nupgrade: websocket\r\n"), "{out}");
+    let (out, _) = respond(&get(""), 200, &fields, BodyLength::Empty, "").expect("valid");
+    assert!(!out.contains("upgrade"), "{out}");
+}
+
 /// Encodes `hello` in pieces with these trailers behind it.
 fn trail(
     request: &str,
