@@ -50,6 +50,18 @@ pub const SPARE_BUFFERS_MAX: usize = 256;
 /// See [`SPARE_BUFFERS_MAX`].
 pub const SPARE_BUFFER_SIZE_MAX: usize = 64 * 1024;
 
+/// Plaintext of one TLS record (RFC 8446 §5.1); larger writes become several.
+pub const TLS_PLAINTEXT_SIZE_MAX: usize = 16 * 1024;
+/// The length that the header of a TLS record may announce (RFC 5246 §6.2.3; TLS 1.3 allows less). An incomplete record
+/// waits up to this size.
+pub const TLS_CIPHERTEXT_SIZE_MAX: usize = TLS_PLAINTEXT_SIZE_MAX + 2048;
+/// The key that encrypts session tickets is replaced after this; its tickets are taken for as long again.
+pub const TLS_TICKET_KEY_LIFETIME: Duration = Duration::from_secs(8 * 60 * 60);
+/// Shorter RSA keys are refused: NIST SP 800-131A, and browsers.
+pub const TLS_RSA_KEY_BITS_MIN: u32 = 2048;
+/// How long a certificate made by `--tls-dev` is valid.
+pub const TLS_DEV_VALIDITY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Path parameters of one route.
 pub const ROUTE_PARAMS_MAX: usize = 16;
 /// Routes that a worker may announce.

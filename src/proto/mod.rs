@@ -14,3 +14,4 @@ pub mod head;
 pub mod rate;
 pub mod route;
 pub mod target;
+pub mod tls;
