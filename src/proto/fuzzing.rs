@@ -5,6 +5,10 @@
 
 #![forbid(unsafe_code)]
 
+mod tls;
+
+pub use tls::tls_records;
+
 use super::{
     error::Refusal,
     field::is_token,
@@ -181,6 +185,11 @@ mod tests {
     #[test]
     fn corpus_of_h1_head() {
         replay("h1_head", super::h1_head);
+    }
+
+    #[test]
+    fn corpus_of_tls_records() {
+        replay("tls_records", super::tls_records);
     }
 
     #[test]

@@ -79,7 +79,9 @@ pub enum Fault {
     #[error("the private key is encrypted: decrypt it, e.g. with `openssl pkey`")]
     KeyEncrypted,
     /// A kind of key that clients do not accept.
-    #[error("the private key's type, {0}, is not supported: RSA, ECDSA P-256/P-384/P-521 and Ed25519 are")]
+    #[error(
+        "the private key's type, {0}, is not supported: RSA, ECDSA P-256/P-384/P-521 and Ed25519 are"
+    )]
     KeyUnsupported(String),
     /// An RSA key that clients do not accept.
     #[error("the RSA key has {0} bits: at least {min} are needed", min = limits::TLS_RSA_KEY_BITS_MIN)]
@@ -172,9 +174,7 @@ struct Block<'a> {
 
 fn check_kind(key: &PKeyRef<Private>) -> Result<(), Fault> {
     match key.id() {
-        Id::RSA if key.bits() < limits::TLS_RSA_KEY_BITS_MIN => {
-            Err(Fault::KeyTooShort(key.bits()))
-        }
+        Id::RSA if key.bits() < limits::TLS_RSA_KEY_BITS_MIN => Err(Fault::KeyTooShort(key.bits())),
         Id::RSA | Id::ED25519 => Ok(()),
         Id::EC => {
             let curve = key.ec_key().ok().and_then(|key| key.group().curve_name());

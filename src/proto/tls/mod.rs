@@ -10,6 +10,8 @@
 //! output, alerts too, is in the caller's buffer when a call returns. Deliberately absent: file descriptors and files
 //! (the caller reads PEM), renegotiation, compression and early data (a request in it could be replayed, RFC 8446 §8).
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod client;
 mod config;
 pub mod dev;
 mod identity;

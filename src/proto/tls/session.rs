@@ -187,11 +187,10 @@ impl Session {
 
     fn blame(&self, error: &Error) -> TlsError {
         let Some(stack) = error.ssl_error() else { return TlsError::System(error.to_string()) };
-        let reason = reason(stack);
-        let alert = stack.errors().first().is_some_and(|error| {
-            error.library() == Some("SSL routines") && error.reason_code() >= ALERT_REASON_FIRST
-        });
-        if alert {
+        // The last one is the protocol's; those before it say what it came from.
+        let Some(error) = stack.errors().last() else { return TlsError::System(error.to_string()) };
+        let reason = error.reason().unwrap_or("no reason given").to_owned();
+        if error.library() == Some("SSL routines") && error.reason_code() >= ALERT_REASON_FIRST {
             return TlsError::Alert(reason);
         }
         match reason.as_str() {
@@ -218,6 +217,13 @@ impl Session {
     /// client or by somebody in between.
     pub fn has_ended(&self) -> bool {
         self.progress == Progress::Ended
+    }
+
+    /// Bytes that it holds; none between records.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn buffered(&self) -> usize {
+        let wire = self.stream.get_ref();
+        wire.input.capacity() + wire.output.capacity()
     }
 
     /// The application protocol that was agreed upon, e.g. `h2`.
@@ -274,7 +280,7 @@ impl Debug for Session {
 
 /// Both directions as BoringSSL sees them.
 #[derive(Debug, Default)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     /// Received and not read by BoringSSL.
     input: Vec<u8>,
     /// BoringSSL has read so much of it.

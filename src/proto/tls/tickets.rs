@@ -89,13 +89,14 @@ impl TicketKeys {
     /// Has sessions of this context make and take their tickets with these keys.
     pub(super) fn install(self: &Arc<Self>, context: &mut SslContextBuilder) {
         let keys = Arc::clone(self);
-        let callback = move |_: &_, name: &mut _, iv: &mut _, cipher: &mut _, mac: &mut _, encrypt| {
-            if encrypt {
-                keys.seal(name, iv, cipher, mac)
-            } else {
-                keys.open(name, iv, cipher, mac)
-            }
-        };
+        let callback =
+            move |_: &_, name: &mut _, iv: &mut _, cipher: &mut _, mac: &mut _, encrypt| {
+                if encrypt {
+                    keys.seal(name, iv, cipher, mac)
+                } else {
+                    keys.open(name, iv, cipher, mac)
+                }
+            };
         // SAFETY: what BoringSSL asks of the callback is kept by `seal` and `open`: both contexts are initialised
         // whenever they return success, and `seal` has filled the name and the whole IV by then.
         #[expect(unsafe_code, reason = "the binding has no safe way to share ticket keys")]
