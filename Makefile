@@ -92,11 +92,11 @@ test-native: tools
 	cargo build --locked -p pyworker --features testing
 	rm -rf $(staged) && mkdir -p $(staged) && cp -r pyworker/python/fasterapi $(staged)/
 	cp target/debug/lib_native.so $(staged)/fasterapi/_native.abi3.so
-	cd pyworker && PYTHONPATH=$(abspath $(staged)) $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests tests/test_native.py tests/test_native_tasks.py
+	cd pyworker && PYTHONPATH=$(abspath $(staged)) $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests tests/test_native*.py
 
 # The installed package is what is tested, not the source tree, which has no native half.
 test-python: build tools
-	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests --ignore tests/test_native.py --ignore tests/test_native_tasks.py,@echo 'skipped: no pyworker/tests')
+	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests --ignore-glob "*/test_native*.py",@echo 'skipped: no pyworker/tests')
 	$(if $(wildcard ci/e2e),$(BIN)/python -m pytest -q ci/e2e,@echo 'skipped: no ci/e2e')
 
 lint: build tools ## formats, clippy, ruff, mypy: no warning is let through

@@ -33,6 +33,26 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection without a request is closed after this.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
+/// From a complete head to the end of the response, unless configured otherwise: none. It bounds streams and long
+/// downloads too, and how long those are meant to last is known to the application alone.
+pub const REQUEST_TIMEOUT: Duration = NEVER;
+/// Exchanges that one worker has at one time, over all shards, unless configured otherwise; what gunicorn gives an
+/// asynchronous worker.
+pub const INFLIGHT_MAX: u32 = 1000;
+/// Requests of all shards that wait for a worker, unless configured otherwise; more are answered 503.
+pub const QUEUE_MAX: usize = 1024;
+/// How long one of them waits, unless configured otherwise, before it is answered 503. Long enough for a lone worker that
+/// died to be replaced, [`RESPAWN_DELAY_MAX`] included.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a shard looks whether other shards' exchanges have made room for what waits: nobody tells it.
+pub const QUEUE_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// A worker that holds an overdue exchange and takes nothing out of its ring for this long, unless configured otherwise,
+/// has a stuck event loop.
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// A request of this size or less is kept to be repeated when its place in the ring is about to be written again.
+pub const REPEATABLE_SIZE_MAX: usize = 8 * 1024;
+/// "No limit", as a time that can be added to any other.
+pub const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// A send that is not taken is given up after this and the time that its bytes take at [`RATE_MIN_BYTES_PER_S`].
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long input is dropped behind the last response, so that the client gets to read it.
@@ -83,6 +103,8 @@ pub const CHUNK_SIZE: usize = 64 * 1024;
 pub const CHUNK_COUNT: usize = 64;
 /// Body bytes that one side may send on an exchange before the other gave credit.
 pub const EXCHANGE_WINDOW: usize = 4 * CHUNK_SIZE;
+/// Bytes of one response that a handler may have queued in its worker before its next write waits.
+pub const OUTPUT_QUEUED_MAX: usize = CHUNK_SIZE;
 /// Records that one drain takes from one lane before the others get their turn.
 pub const DRAIN_RECORDS_MAX: usize = 256;
 
@@ -168,6 +190,7 @@ const _: () = assert!(TRAILERS_SIZE_MAX < u16::MAX as usize);
 const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX < u16::MAX as usize);
 const _: () = assert!(CHUNK_SIZE_DIGITS_MAX as u32 * 4 <= u64::BITS);
 const _: () = assert!(EXCHANGE_WINDOW <= CHUNK_COUNT * CHUNK_SIZE);
+const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);
 // Multishot operations complete more often than they are submitted.
 const _: () = assert!(COMPLETIONS_MAX >= 4 * SUBMISSIONS_MAX);
 // The kernel's own bounds for queues and for a ring of provided buffers.

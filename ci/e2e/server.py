@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -190,11 +190,12 @@ class Server(Process):
         uds: Path | None = None,
         env: Mapping[str, str] | None = None,
         app_dir: Path = APPS,
+        under: Sequence[str] = (),
     ) -> None:
         self.app, self.workers, self._uds = app, workers, uds
         where = ("--uds", uds) if uds else ("--port", "0")
         how = ("--workers", str(workers), "--shards", str(shards), "--admin", "127.0.0.1:0", "--app-dir", app_dir)
-        super().__init__(BINARY, "run", app, *where, *how, *arguments, env=env)
+        super().__init__(*under, BINARY, "run", app, *where, *how, *arguments, env=env)
 
     def listening(self) -> "Server":
         """Waits until it listens, whether or not a worker is there to answer."""

@@ -1,21 +1,33 @@
 //! A request as the application sees it.
 //!
 //! Invariant: [`Arrived`] is one copy of the record in one buffer, and immutable once an [`Exchange`] owns it; every
-//! Python object is made when first asked for. Deliberately absent: what becomes of the exchange (see `lanes`).
+//! Python object is made when first asked for. Deliberately absent: what becomes of the exchange (see `lane`); an
+//! [`Exchange`] outlives it, and from then on says so.
 
 use fasterapi::{
     ipc::message::Request,
     span::{Field, Span},
 };
 use pyo3::{
+    exceptions::PyRuntimeError,
     prelude::*,
     sync::PyOnceLock,
     types::{PyBytes, PyDict, PyList, PyString, PyTuple},
 };
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::endpoint::Endpoint;
+use crate::{
+    answer::{Head, body_of},
+    endpoint::Endpoint,
+    fate::Fate,
+    handle::Handle,
+    lane::Taken,
+    waiting::{Finished, Waiting, Wish},
+};
 
 /// A request record, copied out of the lane: blob, parameters, fields and inline body in one buffer.
 #[derive(Debug, Default)]
@@ -63,6 +75,10 @@ impl Arrived {
         self.buffer.extend_from_slice(request.body);
     }
 
+    pub(crate) fn is_head(&self) -> bool {
+        self.text(self.method) == b"HEAD"
+    }
+
     /// The bytes behind a span; the lane has checked it against the blob.
     fn text(&self, span: Span) -> &[u8] {
         span.of(self.buffer.get(..self.blob_end).unwrap_or_default()).unwrap_or_default()
@@ -98,18 +114,35 @@ pub(crate) struct Exchange {
     path_params: PyOnceLock<Py<PyDict>>,
     /// Set from the beginning if the body came in parts.
     body: PyOnceLock<Py<PyBytes>>,
+    /// The body is taken from the books piece by piece.
+    in_pieces: bool,
+    /// The body's end was taken.
+    exhausted: AtomicBool,
+    handle: Handle,
+}
+
+/// Where the body of a request is.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// In the request's record.
+    Inside,
+    /// Collected from several records.
+    Whole(Py<PyBytes>),
+    /// On its way.
+    Coming,
 }
 
 impl Exchange {
-    /// `body`: the whole body, if it came in parts.
     pub(crate) fn new(
         py: Python<'_>,
         request: Arrived,
         endpoint: &Endpoint,
-        body: Option<Py<PyBytes>>,
+        body: Body,
+        handle: Handle,
     ) -> Self {
+        let in_pieces = matches!(body, Body::Coming);
         let whole = PyOnceLock::new();
-        if let Some(body) = body {
+        if let Body::Whole(body) = body {
             whole.get_or_init(py, || body);
         }
         Self {
@@ -119,11 +152,45 @@ impl Exchange {
             headers: PyOnceLock::new(),
             path_params: PyOnceLock::new(),
             body: whole,
+            in_pieces,
+            exhausted: AtomicBool::new(false),
+            handle,
         }
     }
 
     pub(crate) fn request(&self) -> &Arrived {
         &self.request
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn fate(&self) -> &Fate {
+        self.handle.fate()
+    }
+
+    /// The next piece of the body.
+    pub(crate) fn take_input(&self, py: Python<'_>) -> PyResult<Taken> {
+        if self.exhausted.load(Ordering::Relaxed) {
+            return Ok(Taken::End);
+        }
+        let taken = if self.in_pieces {
+            self.handle.take_input(py)?
+        } else {
+            self.exhausted.store(true, Ordering::Relaxed);
+            let body = self.whole_body(py);
+            if body.as_bytes().is_empty() { Taken::End } else { Taken::Piece(body.unbind()) }
+        };
+        if matches!(taken, Taken::End) {
+            self.exhausted.store(true, Ordering::Relaxed);
+        }
+        Ok(taken)
+    }
+
+    fn whole_body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let make = || PyBytes::new(py, self.request.inline_body()).unbind();
+        self.body.get_or_init(py, make).bind(py).clone()
     }
 
     fn bytes<'py>(&self, py: Python<'py>, span: Span) -> Bound<'py, PyBytes> {
@@ -249,8 +316,50 @@ impl Exchange {
     }
 
     #[getter]
-    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let make = || PyBytes::new(py, self.request.inline_body()).unbind();
-        self.body.get_or_init(py, make).bind(py).clone()
+    fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        if self.in_pieces {
+            return Err(PyRuntimeError::new_err("the body comes in pieces: await receive()"));
+        }
+        Ok(self.whole_body(py))
+    }
+
+    fn receive(slf: &Bound<'_, Self>) -> Waiting {
+        Waiting::new(slf.clone().unbind(), Wish::Piece)
+    }
+
+    #[getter]
+    fn disconnected(&self) -> bool {
+        self.fate().is_gone()
+    }
+
+    fn wait_disconnected(slf: &Bound<'_, Self>) -> Waiting {
+        Waiting::new(slf.clone().unbind(), Wish::Disconnect)
+    }
+
+    #[pyo3(signature = (status, headers, *, length = None))]
+    fn start(
+        &self,
+        py: Python<'_>,
+        status: &Bound<'_, PyAny>,
+        headers: &Bound<'_, PyAny>,
+        length: Option<u64>,
+    ) -> PyResult<()> {
+        let head = Head::parse(status, headers)?;
+        self.handle.start(py, head, length, self.request.is_head())
+    }
+
+    #[pyo3(signature = (data, *, end = false))]
+    fn write<'py>(
+        slf: &Bound<'py, Self>,
+        data: &Bound<'py, PyAny>,
+        end: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, own) = (slf.py(), slf.get());
+        own.handle.write(py, body_of(data)?, end)?;
+        if own.handle.is_full(py)? {
+            let waiting = Waiting::new(slf.clone().unbind(), Wish::Room);
+            return Ok(Bound::new(py, waiting)?.into_any());
+        }
+        Finished::get(py)
     }
 }

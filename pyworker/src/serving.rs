@@ -30,6 +30,8 @@ pub(crate) enum TaskForm {
 pub(crate) struct Serving {
     endpoints: Vec<Py<Endpoint>>,
     pub(crate) event_loop: Py<PyAny>,
+    create_future: Py<PyAny>,
+    client_disconnected: Py<PyAny>,
     pub(crate) loop_thread: ThreadId,
     dumps: Py<PyAny>,
     dumps_args: Vec<Py<PyAny>>,
@@ -72,6 +74,8 @@ impl Serving {
         let json_heads = endpoints.iter().map(|e| json.with_status(e.get().status)).collect();
         Ok(Self {
             endpoints,
+            create_future: callbacks.event_loop.getattr("create_future")?.unbind(),
+            client_disconnected: client_disconnected(py)?.unbind(),
             event_loop: callbacks.event_loop.unbind(),
             loop_thread: thread::current().id(),
             dumps: callbacks.dumps.unbind(),
@@ -152,9 +156,29 @@ impl Serving {
         self.task.bind(py).call((rest,), Some(&kwargs))
     }
 
+    pub(crate) fn new_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        ffi::call0(py, &self.create_future)
+    }
+
+    /// What an application gets that reads from or writes to a client that went away.
+    pub(crate) fn disconnected(&self, py: Python<'_>) -> PyErr {
+        let made = self.client_disconnected.bind(py).call0();
+        made.map_or_else(|error| error, PyErr::from_value)
+    }
+
+    /// True for what merely says that there is nobody left to answer.
+    pub(crate) fn is_disconnected(&self, py: Python<'_>, error: &PyErr) -> bool {
+        error.matches(py, self.client_disconnected.bind(py)).unwrap_or(false)
+    }
+
     pub(crate) fn is_cancelled(&self, py: Python<'_>, error: &PyErr) -> bool {
         error.matches(py, self.cancelled.bind(py)).unwrap_or(false)
     }
+}
+
+/// The exception class, which belongs to the Python half.
+pub(crate) fn client_disconnected(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    py.import("fasterapi._errors")?.getattr("ClientDisconnected")
 }
 
 /// True for what must end the worker, as it ends any asyncio program.

@@ -192,9 +192,16 @@ impl EdgeSide {
         self.with(py, shard, |lane| lane.send_credit(id, bytes))
     }
 
-    #[pyo3(signature = (id, *, shard = 0))]
-    fn send_cancel(&self, py: Python<'_>, id: u64, shard: usize) -> PyResult<bool> {
-        self.with(py, shard, |lane| lane.send_cancel(id, Cancellation::ClientGone))
+    /// `why`: "gone", "deadline" or "leaving".
+    #[pyo3(signature = (id, why = "gone", *, shard = 0))]
+    fn send_cancel(&self, py: Python<'_>, id: u64, why: &str, shard: usize) -> PyResult<bool> {
+        let why = match why {
+            "gone" => Cancellation::ClientGone,
+            "deadline" => Cancellation::DeadlinePassed,
+            "leaving" => Cancellation::ServerLeaves,
+            _ => return Err(PyValueError::new_err("no such reason")),
+        };
+        self.with(py, shard, |lane| lane.send_cancel(id, why))
     }
 
     /// True when the worker was kicked.
@@ -239,19 +246,26 @@ impl EdgeSide {
         let found = shards.get_mut(shard).ok_or_else(|| PyValueError::new_err("no such shard"))?;
         while messages.len() < limit {
             let Some((id, message)) = found.lane.receive().map_err(fault)? else { break };
+            let kind = match message {
+                FromWorker::Informational(_) => "informational",
+                FromWorker::Trailers(_) => "trailers",
+                _ => "response",
+            };
             match message {
-                FromWorker::Response(response) => {
+                FromWorker::Response(head)
+                | FromWorker::Informational(head)
+                | FromWorker::Trailers(head) => {
                     let text =
-                        |span: Span| PyBytes::new(py, span.of(response.blob).unwrap_or_default());
-                    let fields = response.fields.iter().map(|f| (text(f.name), text(f.value)));
+                        |span: Span| PyBytes::new(py, span.of(head.blob).unwrap_or_default());
+                    let fields = head.fields.iter().map(|f| (text(f.name), text(f.value)));
                     messages.append((
-                        "response",
+                        kind,
                         id,
-                        response.status,
+                        head.status,
                         fields.collect::<Vec<_>>(),
-                        PyBytes::new(py, response.body),
-                        response.content_length,
-                        response.end,
+                        PyBytes::new(py, head.body),
+                        head.content_length,
+                        head.end,
                     ))?;
                 }
                 FromWorker::Body { data, end } => {

@@ -77,6 +77,7 @@ impl Listening {
                     self.pass_on();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.broken(&error),
             }
         }

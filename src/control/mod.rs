@@ -12,7 +12,7 @@ mod error;
 mod listen;
 mod supervisor;
 
-use std::{cell::Cell, rc::Rc, thread, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, thread, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -25,8 +25,8 @@ use self::{
 };
 pub use crate::pool::lifecycle::Outcome;
 use crate::{
-    config::Config,
-    limits::{BODY_SIZE_MAX, SPIN_MAX},
+    config::{Config, limits::Retry},
+    limits::SPIN_MAX,
     pool::process,
     proto::h1,
     shard::{self, Handle},
@@ -66,7 +66,9 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             let options = shard::Options {
                 shard: index,
                 listeners: vec![listener],
-                h1: h1::Options { body_size_max: BODY_SIZE_MAX },
+                h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
+                limits: limits_of(config),
+                gauges: Arc::default(),
                 spin_max: spin,
                 access_log: access_log.is_some(),
             };
@@ -77,6 +79,22 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
         let supervisor = Supervisor::new(workers, config.workers, shards, access_log, health);
         Ok(supervisor.run(&listeners.url, reports, signals).await)
     })
+}
+
+/// What each shard is to keep to. The queue is divided among them: they do not know each other's.
+fn limits_of(config: &Config) -> shard::Limits {
+    let limits = &config.limits;
+    shard::Limits {
+        request_timeout: limits.request_timeout.duration(),
+        header_timeout: limits.header_timeout.duration(),
+        body_timeout: limits.body_timeout.duration(),
+        keepalive_timeout: limits.keepalive_timeout.duration(),
+        inflight_max: if limits.inflight_max == 0 { u32::MAX } else { limits.inflight_max },
+        queue_max: limits.queue_max.div_ceil(config.shards),
+        queue_timeout: limits.queue_timeout.duration(),
+        repeat: limits.retry == Retry::Idempotent,
+        stuck_timeout: limits.stuck_timeout.duration(),
+    }
 }
 
 fn start_shard(

@@ -269,6 +269,11 @@ impl Worker {
                 }
             }
             FromWorker::Abort => ended = Some(Err(CallError::Cancelled)),
+            FromWorker::Informational(_) => {}
+            FromWorker::Trailers(_) if call.status.is_none() => {
+                return Err(Fault::Order { what: "trailers", exchange: id });
+            }
+            FromWorker::Trailers(_) => ended = Some(Ok(())),
         }
         match ended {
             None => list(&mut self.due, call, id),

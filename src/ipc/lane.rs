@@ -4,6 +4,8 @@
 //! [`EdgeLane`] and [`WorkerLane`] fix the direction; everything else is shared. Deliberately absent: which exchange a
 //! message belongs to, and how much credit it has (the shard's and the worker's books).
 
+mod recall;
+
 use std::sync::Arc as StdArc;
 
 use zerocopy::IntoBytes;
@@ -40,6 +42,8 @@ struct Lane {
     /// The shortest payload that found no room in the ring since there last was enough for it.
     starved: Option<usize>,
     kicks: u64,
+    /// The peer wanted a kick, and the system had no memory for it.
+    kick_due: bool,
 }
 
 impl Lane {
@@ -56,6 +60,7 @@ impl Lane {
             to_release: Vec::new(),
             starved: None,
             kicks: 0,
+            kick_due: false,
         }
     }
 
@@ -135,6 +140,10 @@ impl Lane {
         loop {
             self.payload.clear();
             let Some(record) = self.rx.take(&mut self.payload)? else { return Ok(None) };
+            if record.kind == Kind::Request as u16 {
+                // Before anybody acts on it: a request whose record counts as not taken was never begun.
+                self.rx.acknowledge();
+            }
             if record.kind == Kind::Release as u16 {
                 // Each index ends a lease, so that a peer cannot keep this loop busy.
                 for index in parse_release(&self.payload)? {
@@ -190,11 +199,16 @@ impl Lane {
         self.give_back()?;
         let wanted = publish(&mut self.tx, &mut self.rx);
         if wanted {
-            self.kicks += 1;
-            // An eventfd write fails only for a descriptor that is none, which `Doorbell` rules out.
-            self.bell.kick().unwrap_or_else(|error| panic!("kicking a doorbell: {error}"));
+            self.kick();
         }
         Ok(wanted)
+    }
+
+    fn kick(&mut self) {
+        // Any other failure is that of a descriptor that is none, which `Doorbell` rules out.
+        let rung = self.bell.kick();
+        self.kick_due = !rung.unwrap_or_else(|error| panic!("kicking a doorbell: {error}"));
+        self.kicks += u64::from(!self.kick_due);
     }
 
     /// True when there is something to do instead of sleeping.
@@ -207,7 +221,11 @@ impl Lane {
             Some(payload_len) => self.tx.arm_space(payload_len)?,
             None => self.tx.unpublished(),
         };
-        let awake = room || self.rx.arm();
+        if self.kick_due {
+            self.kick();
+        }
+        // Whoever still owes a kick does not sleep on it.
+        let awake = room || self.kick_due || self.rx.arm();
         if awake {
             self.disarm();
         }
@@ -317,6 +335,8 @@ impl EdgeLane {
             Parsed::Body { data, end } => FromWorker::Body { data, end },
             Parsed::Credit(bytes) => FromWorker::Credit(bytes),
             Parsed::Abort => FromWorker::Abort,
+            Parsed::Informational(response) => FromWorker::Informational(response),
+            Parsed::Trailers(trailers) => FromWorker::Trailers(trailers),
             Parsed::Request(_) | Parsed::Cancel(_) => {
                 return Err(Fault::Kind { kind: record.kind });
             }
@@ -343,8 +363,26 @@ impl WorkerLane {
 
     /// Answers; false when the ring is full for now.
     pub fn send_response(&mut self, exchange: u64, response: &Response<'_>) -> Result<bool, Fault> {
-        let Some(claim) = self.0.claim(response.payload_len())? else { return Ok(false) };
-        response.write(claim, exchange);
+        self.send_head(Kind::Response, exchange, response)
+    }
+
+    /// Sends a 1xx ahead of the answer; false when the ring is full for now.
+    pub fn send_informational(
+        &mut self,
+        exchange: u64,
+        response: &Response<'_>,
+    ) -> Result<bool, Fault> {
+        self.send_head(Kind::Informational, exchange, response)
+    }
+
+    /// Ends a body that was not ended, with these fields behind it; false when the ring is full for now.
+    pub fn send_trailers(&mut self, exchange: u64, trailers: &Response<'_>) -> Result<bool, Fault> {
+        self.send_head(Kind::Trailers, exchange, trailers)
+    }
+
+    fn send_head(&mut self, kind: Kind, exchange: u64, head: &Response<'_>) -> Result<bool, Fault> {
+        let Some(claim) = self.0.claim(head.payload_len())? else { return Ok(false) };
+        head.write(kind, claim, exchange);
         Ok(true)
     }
 
@@ -361,7 +399,10 @@ impl WorkerLane {
             Parsed::Body { data, end } => ToWorker::Body { data, end },
             Parsed::Credit(bytes) => ToWorker::Credit(bytes),
             Parsed::Cancel(why) => ToWorker::Cancel(why),
-            Parsed::Response(_) | Parsed::Abort => return Err(Fault::Kind { kind: record.kind }),
+            Parsed::Response(_)
+            | Parsed::Abort
+            | Parsed::Informational(_)
+            | Parsed::Trailers(_) => return Err(Fault::Kind { kind: record.kind }),
         };
         Ok(Some((record.exchange, message)))
     }

@@ -36,6 +36,10 @@ pub enum Kind {
     Cancel = 6,
     /// Worker → edge: the exchange ends here, its answer incomplete.
     Abort = 7,
+    /// Worker → edge: an informational response (RFC 9110 §15.2), ahead of the response itself.
+    Informational = 8,
+    /// Worker → edge: the trailer fields (RFC 9110 §6.5) of a response; its body ends here.
+    Trailers = 9,
 }
 
 impl Kind {
@@ -48,6 +52,8 @@ impl Kind {
             Self::Release,
             Self::Cancel,
             Self::Abort,
+            Self::Informational,
+            Self::Trailers,
         ]
         .into_iter()
         .find(|known| *known as u16 == kind)
@@ -222,7 +228,13 @@ impl Request<'_> {
             + self.body.len()
     }
 
-    pub(crate) fn write(&self, claim: Claim<'_>, exchange: u64) {
+    pub(crate) fn write(&self, mut claim: Claim<'_>, exchange: u64) {
+        self.encode(|part| claim.put(part));
+        claim.commit(Kind::Request as u16, if self.end { flags::END } else { 0 }, exchange);
+    }
+
+    /// The payload, part by part.
+    pub(crate) fn encode(&self, mut sink: impl FnMut(&[u8])) {
         let (peer_family, peer_ip, peer_port) = encode_peer(self.peer);
         let fixed = RequestFixed {
             content_length: self.content_length.unwrap_or(LENGTH_UNKNOWN),
@@ -244,13 +256,11 @@ impl Request<'_> {
             websocket: self.websocket.into(),
             _reserved: [0; 2],
         };
-        let mut claim = claim;
-        claim.put(fixed.as_bytes());
-        claim.put(self.fields.as_bytes());
-        claim.put(self.params.as_bytes());
-        claim.put(self.blob);
-        claim.put(self.body);
-        claim.commit(Kind::Request as u16, if self.end { flags::END } else { 0 }, exchange);
+        for part in
+            [fixed.as_bytes(), self.fields.as_bytes(), self.params.as_bytes(), self.blob, self.body]
+        {
+            sink(part);
+        }
     }
 }
 
@@ -266,7 +276,8 @@ impl Response<'_> {
         size_of::<ResponseFixed>() + size_of_val(self.fields) + self.blob.len() + self.body.len()
     }
 
-    pub(crate) fn write(&self, claim: Claim<'_>, exchange: u64) {
+    /// `kind`: `Response`, or one of the two that look alike, `Informational` and `Trailers`.
+    pub(crate) fn write(&self, kind: Kind, claim: Claim<'_>, exchange: u64) {
         let fixed = ResponseFixed {
             content_length: self.content_length.unwrap_or(LENGTH_UNKNOWN),
             blob_len: count(self.blob.len()),
@@ -278,7 +289,7 @@ impl Response<'_> {
         claim.put(self.fields.as_bytes());
         claim.put(self.blob);
         claim.put(self.body);
-        claim.commit(Kind::Response as u16, if self.end { flags::END } else { 0 }, exchange);
+        claim.commit(kind as u16, if self.end { flags::END } else { 0 }, exchange);
     }
 }
 
@@ -340,6 +351,10 @@ pub enum FromWorker<'a> {
     Credit(u64),
     /// The answer ends here, incomplete.
     Abort,
+    /// A 1xx ahead of the answer, without a body.
+    Informational(Response<'a>),
+    /// The fields that follow the body, which ends here. Status and body mean nothing.
+    Trailers(Response<'a>),
 }
 
 /// What a record's payload turned out to be, before the direction is considered.
@@ -350,6 +365,8 @@ pub(crate) enum Parsed<'a> {
     Credit(u64),
     Cancel(Cancellation),
     Abort,
+    Informational(Response<'a>),
+    Trailers(Response<'a>),
 }
 
 /// Makes sense of a record that concerns an exchange and carries its bytes inline; `payload` is a private copy.
@@ -362,6 +379,10 @@ pub(crate) fn parse<'a>(record: &Record, payload: &'a [u8]) -> Result<Parsed<'a>
         Kind::Credit => (parse_credit(payload).map(Parsed::Credit), "credit"),
         Kind::Cancel => (Cancellation::parse(payload).map(Parsed::Cancel), "cancel"),
         Kind::Abort => (payload.is_empty().then_some(Parsed::Abort), "abort"),
+        Kind::Informational => {
+            (parse_response(payload, end).map(Parsed::Informational), "informational response")
+        }
+        Kind::Trailers => (parse_response(payload, true).map(Parsed::Trailers), "trailers"),
         Kind::Release => (None, "release"),
     };
     parsed.ok_or(Fault::Payload { what })
@@ -388,7 +409,7 @@ fn known_length(length: u64) -> Option<u64> {
     (length != LENGTH_UNKNOWN).then_some(length)
 }
 
-fn parse_request(payload: &[u8], end: bool) -> Option<Request<'_>> {
+pub(crate) fn parse_request(payload: &[u8], end: bool) -> Option<Request<'_>> {
     let (fixed, rest) = RequestFixed::read_from_prefix(payload).ok()?;
     let (fields, rest) =
         <[Field]>::ref_from_prefix_with_elems(rest, usize::from(fixed.field_count)).ok()?;

@@ -205,11 +205,12 @@ pub fn raw_pid(id: u32) -> io::Result<Pid> {
 /// All descriptors travel with the first byte; the rest of the line may follow in pieces.
 fn send_with_fds(channel: &UnixStream, line: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(fds.len()))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    assert!(control.push(SendAncillaryMessage::ScmRights(fds)), "the space is made for them");
-    let flags = SendFlags::NOSIGNAL;
-    let sent =
-        rustix::io::retry_on_intr(|| sendmsg(channel, &[IoSlice::new(line)], &mut control, flags))?;
+    let sent = rustix::io::retry_on_intr(|| {
+        // Anew for each attempt: one that was interrupted has used it up.
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(fds)), "the space is made for them");
+        sendmsg(channel, &[IoSlice::new(line)], &mut control, SendFlags::NOSIGNAL)
+    })?;
     let mut rest = channel;
     io::Write::write_all(&mut rest, line.get(sent..).unwrap_or_default())
 }

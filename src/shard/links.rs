@@ -3,10 +3,14 @@
 //! Invariant: a link is here from the moment its worker was ready until its death was seen or it broke the lane's
 //! protocol; after that no exchange is given to it and no record of it is read.
 
+use std::time::Instant;
+
 use slab::Slab;
 
+use super::exchange::{Exchanges, Kept};
 use crate::{
     ipc::{EdgeLane, Fault},
+    limits::{REPEATABLE_SIZE_MAX, RING_SIZE},
     pool::{Incarnation, Load, WorkerId},
 };
 
@@ -26,6 +30,16 @@ pub(super) struct Slot {
     /// Something was written or read since the last publication.
     pub(super) touched: bool,
     pub(super) service: Service,
+    /// Exchanges of this shard that are with the worker.
+    pub(super) in_flight: u32,
+    /// Up to where in the ring the requests were kept that may have to be repeated.
+    kept_to: u64,
+    /// How far the worker had read when the shard last looked...
+    pub(super) taken: u64,
+    /// ...and since when that has been all, though there was more.
+    pub(super) still_since: Option<Instant>,
+    /// The worker was reported as stuck.
+    pub(super) stuck: bool,
 }
 
 /// What a link is for.
@@ -44,8 +58,40 @@ impl Slot {
         self.fault.is_none() && !self.dead
     }
 
-    fn takes_requests(&self) -> bool {
+    pub(super) fn takes_requests(&self) -> bool {
         self.usable() && self.service == Service::Active
+    }
+
+    /// One more exchange is with the worker.
+    pub(super) fn begin(&mut self) {
+        self.in_flight += 1;
+        self.load.add();
+    }
+
+    /// One of them has ended.
+    pub(super) fn end(&mut self) {
+        self.in_flight -= 1;
+        self.load.remove();
+    }
+
+    /// Copies the requests that may have to be repeated before their places in the ring are written again. Most have ended
+    /// long before: looking only once in a quarter of the ring makes this next to nothing for each request.
+    pub(super) fn keep_repeatable(&mut self, index: usize, exchanges: &mut Exchanges) {
+        const STEP: u64 = RING_SIZE as u64 / 4;
+        let tail = self.lane.tail();
+        if tail - self.kept_to <= STEP {
+            return;
+        }
+        self.kept_to = tail;
+        let lane = &self.lane;
+        for (at, id, position) in exchanges.to_keep(index, tail - STEP) {
+            let request = lane.recall_request(position, id);
+            let kept = request.filter(|(payload, _)| payload.len() <= REPEATABLE_SIZE_MAX);
+            if let Some(exchange) = exchanges.get_mut(at) {
+                exchange.repeatable = kept.is_some();
+                exchange.request = kept.map(|(payload, end)| Kept { payload, end });
+            }
+        }
     }
 }
 
@@ -78,6 +124,11 @@ impl Links {
             dead: false,
             touched: false,
             service: Service::Active,
+            in_flight: 0,
+            kept_to: 0,
+            taken: 0,
+            still_since: None,
+            stuck: false,
         };
         (self.slots.insert(slot), generation)
     }
@@ -113,26 +164,30 @@ impl Links {
         self.slots.iter().any(|(_, slot)| slot.usable() && slot.lane.pending())
     }
 
-    /// True when a request would find room at some worker, or no worker at all: then it is refused instead of held.
-    pub(super) fn have_room(&mut self) -> bool {
-        let mut full = false;
-        for (_, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.takes_requests()) {
-            match slot.lane.has_room() {
-                Ok(true) => return true,
-                Ok(false) => full = true,
-                Err(fault) => slot.fault = Some(fault),
-            }
-        }
-        !full
+    /// True when some worker takes requests and has fewer than so many.
+    pub(super) fn have_capacity(&self, inflight_max: u32) -> bool {
+        self.slots.iter().any(|(_, slot)| slot.takes_requests() && slot.load.get() < inflight_max)
     }
 
-    /// The least loaded usable link that `tried` does not hold.
-    pub(super) fn choose(&mut self, tried: &[usize]) -> Option<usize> {
+    /// True when a worker is full of exchanges some of which are other shards': this one does not hear when those end.
+    pub(super) fn are_full_of_others(&self, inflight_max: u32) -> bool {
+        self.slots.iter().any(|(_, slot)| {
+            let load = slot.load.get();
+            slot.takes_requests() && load >= inflight_max && load > slot.in_flight
+        })
+    }
+
+    /// Chunks that are with workers.
+    pub(super) fn leased_chunks(&self) -> usize {
+        self.slots.iter().map(|(_, slot)| slot.lane.leased_chunks()).sum()
+    }
+
+    /// The least loaded usable link with fewer exchanges than the cap that `tried` does not hold.
+    pub(super) fn choose(&mut self, inflight_max: u32, tried: &[usize]) -> Option<usize> {
         let start = self.next;
-        let free = self
-            .slots
-            .iter()
-            .filter(|(index, slot)| slot.takes_requests() && !tried.contains(index));
+        let free = self.slots.iter().filter(|(index, slot)| {
+            slot.takes_requests() && slot.load.get() < inflight_max && !tried.contains(index)
+        });
         let chosen =
             free.min_by_key(|(index, slot)| (slot.load.get(), index.wrapping_sub(start)))?.0;
         self.next = chosen + 1;

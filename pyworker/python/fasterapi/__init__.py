@@ -11,7 +11,7 @@ Served by `fasterapi run module:app`.
 
 from fasterapi import status
 from fasterapi._app import FastAPI
-from fasterapi._errors import HTTPException, RequestValidationError, ResponseValidationError
+from fasterapi._errors import ClientDisconnected, HTTPException, RequestValidationError, ResponseValidationError
 from fasterapi._mappings import Headers, MutableHeaders, QueryParams
 from fasterapi._params import Body, Cookie, Depends, Header, Path, Query
 from fasterapi._request import URL, Address, Request, State
@@ -26,6 +26,7 @@ __all__ = [
     "Address",
     "App",
     "Body",
+    "ClientDisconnected",
     "Cookie",
     "Depends",
     "FastAPI",

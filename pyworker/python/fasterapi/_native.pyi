@@ -1,6 +1,6 @@
 """The worker's end of its lanes, as Python sees it. Framing, memory and doorbells stay on the native side."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -13,8 +13,13 @@ LAYOUT_HASH: Final[str]
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when the one that started it ends; raises RuntimeError if `parent` is gone already."""
 
+class ClientDisconnected(OSError): ...
+
 class Exchange:
-    """One request, with its whole body, until it is answered. Fields are made on first use."""
+    """One request and the way to answer it. Fields are made on first use. `receive`, `start`, `write` and `wait_disconnected`
+    belong to the loop's thread and raise RuntimeError in any other; the rest may be used anywhere, and outlives the exchange.
+
+    The awaitables end without suspending when there is nothing to wait for."""
 
     @property
     def method(self) -> str: ...
@@ -42,7 +47,23 @@ class Exchange:
     @property
     def server(self) -> tuple[str, int | None] | None: ...
     @property
-    def body(self) -> bytes: ...
+    def body(self) -> bytes:
+        """The whole body. RuntimeError where it is to be received piece by piece."""
+    def receive(self) -> Awaitable[bytes]:
+        """The next piece of the request's body (never empty), then b"" at its end, again and again.
+        Credit goes back to the edge as pieces are taken. Raises ClientDisconnected when the exchange was over before the end."""
+    @property
+    def disconnected(self) -> bool:
+        """Nobody waits for the answer any more."""
+    def wait_disconnected(self) -> Awaitable[None]:
+        """Ends when nobody waits any more, and when the response is complete."""
+    def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
+        """The response's head. Written with the first piece or at the next flush. `length`: of the whole body.
+        RuntimeError the second time; ClientDisconnected."""
+    def write(self, data: bytes | bytearray | memoryview, *, end: bool = False) -> Awaitable[None]:
+        """A piece of the response's body, accepted by the call itself; the awaitable waits while the client is slower than the
+        application. `bytes` are kept by reference until they are sent. The call, or the wait, raises ClientDisconnected when the
+        client went away. RuntimeError before `start`, after the end, and where the body does not have the head's length."""
 
 class Endpoint:
     """What the native side needs to know to answer one route."""
@@ -55,9 +76,14 @@ class Endpoint:
         fast: Callable[..., Any] | None = None,
         fast_args: Sequence[tuple[int, Literal["str", "int", "float", "bool"]]] = (),
         status: int = 200,
+        body: Literal["whole", "stream"] = "whole",
+        cancels: Literal["always", "deadline"] = "always",
     ) -> None:
         """
-        `slow(exchange)` returns a coroutine that ends in an `Answer`; it can do everything.
+        `slow(exchange)` returns a coroutine that ends in an `Answer`, or in None after it has answered through `start` and
+        `write`; it can do everything. It is made once the whole body is there, or at once where `body` is "stream".
+        When nobody waits for the answer any more, its task is cancelled; with `cancels` as "deadline", only because the request's
+        deadline has passed.
 
         `fast`, where given, is the user's own `async def` whose positional arguments are exactly path parameters
         (index into the path's parameters, and type) with plain annotations. It is called only when each conversion is beyond
@@ -96,10 +122,13 @@ class Lanes:
         """True when records wait in some lane; no system call."""
     def before_block(self) -> bool:
         """Spins for a short while, then arms the doorbells. True when records turned up instead (nothing is armed then)."""
-    def flush(self) -> None:
-        """Publishes what was written and rings where the edge sleeps."""
+    def flush(self) -> bool:
+        """Publishes what was written and rings where the edge sleeps. True when somebody was woken who waited for room: the
+        loop has something to run."""
     def in_flight(self) -> int:
         """Exchanges taken and not answered yet."""
+    def tasks(self) -> int:
+        """Handlers that were suspended and have not ended, whether or not anybody waits for them."""
     def current_task(self) -> Any:
         """The asyncio.Task of the handler whose first step is running, made on demand; None outside one and
         in other threads. Everything else in this class belongs to the loop's thread."""

@@ -104,7 +104,9 @@ impl Case {
             match self.edge.receive() {
                 Ok(None) | Err(_) => return,
                 Ok(Some((_, message))) => match message {
-                    FromWorker::Response(response) => {
+                    FromWorker::Response(response)
+                    | FromWorker::Informational(response)
+                    | FromWorker::Trailers(response) => {
                         assert!(response.fields.len() <= HEAD_FIELDS_MAX);
                         for field in response.fields {
                             assert!(field.name.of(response.blob).is_some());

@@ -18,6 +18,9 @@ use crate::{
 const GEOMETRY: Geometry = Geometry::new(1024, 256, 4).unwrap();
 /// Turns that a side may need until it finds nothing more to do.
 const TURNS_MAX: usize = 4;
+const RESPONSE: u16 = 200;
+const INFORMATIONAL: u16 = 103;
+const TRAILERS: u16 = 1;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Action {
@@ -69,8 +72,16 @@ impl Operation {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Message {
-    Head { blob: Vec<u8>, end: bool },
-    Body { data: Vec<u8>, end: bool },
+    /// `status` tells a response from what looks like one.
+    Head {
+        status: u16,
+        blob: Vec<u8>,
+        end: bool,
+    },
+    Body {
+        data: Vec<u8>,
+        end: bool,
+    },
     Credit(u64),
     Stop,
 }
@@ -90,7 +101,16 @@ macro_rules! either {
 }
 
 impl End {
+    /// The status that goes with a head of this length.
+    fn status(&self, len: usize) -> u16 {
+        match self {
+            Self::Edge(_) => 0,
+            Self::Worker(_) => [RESPONSE, INFORMATIONAL, TRAILERS][len % 3],
+        }
+    }
+
     fn send_head(&mut self, exchange: u64, blob: &[u8], end: bool) -> bool {
+        let status = self.status(blob.len());
         let whole = Span::new(0, blob.len()).unwrap();
         let fields = [Field { name: whole, value: whole }];
         match self {
@@ -118,14 +138,18 @@ impl End {
             }
             Self::Worker(lane) => {
                 let response = Response {
-                    status: 200,
+                    status,
                     fields: &fields,
                     blob,
                     content_length: Some(9),
                     body: b"inline",
                     end,
                 };
-                lane.send_response(exchange, &response).unwrap()
+                match status {
+                    RESPONSE => lane.send_response(exchange, &response).unwrap(),
+                    INFORMATIONAL => lane.send_informational(exchange, &response).unwrap(),
+                    _ => lane.send_trailers(exchange, &response).unwrap(),
+                }
             }
         }
     }
@@ -138,15 +162,22 @@ impl End {
     }
 
     fn receive(&mut self) -> Option<(u64, Message)> {
-        let head = |fields: &[Field], blob: &[u8], body: &[u8], end| {
+        let head = |fields: &[Field], blob: &[u8], body: &[u8], (status, end)| {
             assert_eq!(fields[0].value.of(blob), Some(blob));
             assert_eq!(body, b"inline");
-            Message::Head { blob: blob.to_vec(), end }
+            Message::Head { status, blob: blob.to_vec(), end }
         };
         match self {
             Self::Edge(lane) => lane.receive().unwrap().map(|(exchange, message)| {
                 let message = match message {
-                    FromWorker::Response(r) => head(r.fields, r.blob, r.body, r.end),
+                    FromWorker::Response(r) => head(r.fields, r.blob, r.body, (RESPONSE, r.end)),
+                    FromWorker::Informational(r) => {
+                        head(r.fields, r.blob, r.body, (INFORMATIONAL, r.end))
+                    }
+                    FromWorker::Trailers(r) => {
+                        assert!(r.end, "a body ends with its trailers");
+                        head(r.fields, r.blob, r.body, (TRAILERS, true))
+                    }
                     FromWorker::Body { data, end } => Message::Body { data: data.to_vec(), end },
                     FromWorker::Credit(bytes) => Message::Credit(bytes),
                     FromWorker::Abort => Message::Stop,
@@ -155,7 +186,7 @@ impl End {
             }),
             Self::Worker(lane) => lane.receive().unwrap().map(|(exchange, message)| {
                 let message = match message {
-                    ToWorker::Request(r) => head(r.fields, r.blob, r.body, r.end),
+                    ToWorker::Request(r) => head(r.fields, r.blob, r.body, (0, r.end)),
                     ToWorker::Body { data, end } => Message::Body { data: data.to_vec(), end },
                     ToWorker::Credit(bytes) => Message::Credit(bytes),
                     ToWorker::Cancel(_) => Message::Stop,
@@ -252,7 +283,9 @@ impl Model {
         let blob = self.bytes(len);
         let side = &mut self.sides[side];
         if side.end.send_head(exchange, &blob, end) {
-            side.committed.push_back((exchange, Message::Head { blob, end }));
+            let status = side.end.status(len);
+            let end = end || status == TRAILERS;
+            side.committed.push_back((exchange, Message::Head { status, blob, end }));
             side.refused = None;
         } else {
             side.refused = Some(len);

@@ -99,6 +99,8 @@ impl HeadScan {
 pub(super) struct Facts {
     /// RFC 9112 §9.3: the connection may be used again.
     pub(super) persists: bool,
+    /// RFC 9110 §10.1.4: the client keeps trailer fields.
+    pub(super) takes_trailers: bool,
 }
 
 /// Fields that frame the message or rule the connection, gathered in one pass.
@@ -111,6 +113,7 @@ struct Framing {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
+    takes_trailers: bool,
 }
 
 /// Transfer-Encoding so far, over all its fields.
@@ -230,7 +233,7 @@ fn fill(
         && head.version == Version::Http11
         && head.body != BodyLength::Empty;
     let persists = !framing.close && (framing.keep_alive || head.version == Version::Http11);
-    Ok(Facts { persists })
+    Ok(Facts { persists, takes_trailers: framing.takes_trailers })
 }
 
 impl Framing {
@@ -259,6 +262,11 @@ impl Framing {
                     return Err(Refusal::ExpectationUnknown);
                 }
                 self.expects_continue = true;
+            }
+            b"te" => {
+                let mut codings = list(value);
+                self.takes_trailers |=
+                    codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
             }
             _ => {}
         }

@@ -129,7 +129,9 @@ impl H1 {
     /// More body than announced (nothing of `data` was appended), or no head: close the connection.
     pub fn encode_body(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), BadResponse> {
         match &mut self.response {
-            Response::Waiting | Response::Over => return Err(BadResponse::OutOfOrder),
+            Response::Waiting | Response::Trailed | Response::Over => {
+                return Err(BadResponse::OutOfOrder);
+            }
             Response::Bodiless => {}
             Response::Sized(left) => {
                 let Some(rest) = left.checked_sub(data.len() as u64) else {
@@ -153,6 +155,65 @@ impl H1 {
         Ok(())
     }
 
+    /// Appends the trailer fields behind a chunked body, if the client keeps any; [`Self::encode_end`] must follow.
+    /// Elsewhere they have no place and are dropped (RFC 9110 §6.5.1).
+    ///
+    /// # Errors
+    /// A field is invalid (nothing was appended), or there is no head: close the connection.
+    pub fn encode_trailers(
+        &mut self,
+        trailers: &ResponseHead<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadResponse> {
+        match self.response {
+            Response::Waiting | Response::Trailed | Response::Over => {
+                return Err(BadResponse::OutOfOrder);
+            }
+            Response::Chunked if self.takes_trailers && !trailers.fields.is_empty() => {}
+            Response::Chunked | Response::Sized(_) | Response::Bodiless | Response::ToClose => {
+                return Ok(());
+            }
+        }
+        let mark = out.len();
+        out.extend_from_slice(b"0\r\n");
+        if let Err(error) = push_fields(trailers, out) {
+            out.truncate(mark);
+            return Err(error);
+        }
+        out.extend_from_slice(b"\r\n");
+        self.response = Response::Trailed;
+        Ok(())
+    }
+
+    /// Appends an informational response ahead of the response. HTTP/1.0 knows none (RFC 9110 §15.2), and 100 and 101 are
+    /// the engine's own to say.
+    ///
+    /// # Errors
+    /// The head is invalid, or the response's own head is out; nothing was appended.
+    pub fn encode_informational(
+        &mut self,
+        head: &ResponseHead<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadResponse> {
+        if self.response != Response::Waiting {
+            return Err(BadResponse::OutOfOrder);
+        }
+        if !(102..=199).contains(&head.status) {
+            return Err(BadResponse::Status);
+        }
+        if self.is_http10 {
+            return Ok(());
+        }
+        let mark = out.len();
+        push_status_line(head.status, out);
+        if let Err(error) = push_fields(head, out) {
+            out.truncate(mark);
+            return Err(error);
+        }
+        out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
     /// Ends the response and, if the connection lives on, makes ready for the next request.
     ///
     /// # Errors
@@ -166,7 +227,7 @@ impl H1 {
                 return Err(BadResponse::BodyTooShort);
             }
             Response::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
-            Response::Sized(_) | Response::Bodiless | Response::ToClose => {}
+            Response::Sized(_) | Response::Bodiless | Response::ToClose | Response::Trailed => {}
         }
         // RFC 9112 §9.3: a server that did not read the whole request must close after its response.
         if self.close || !self.request_done() {
@@ -304,6 +365,8 @@ fn push_hex(number: u64, out: &mut Vec<u8>) {
 
 fn push_status_line(status: u16, out: &mut Vec<u8>) {
     let line: &[u8] = match status {
+        102 => b"HTTP/1.1 102 Processing\r\n",
+        103 => b"HTTP/1.1 103 Early Hints\r\n",
         200 => b"HTTP/1.1 200 OK\r\n",
         201 => b"HTTP/1.1 201 Created\r\n",
         202 => b"HTTP/1.1 202 Accepted\r\n",

@@ -9,7 +9,7 @@
 //! Invariant: `decode` never consumes a byte past the request of the current exchange, so pipelined requests
 //! wait in the caller's buffer; once a message was refused, or its end is in doubt, nothing after it is read as
 //! a request. Framing that RFC 9112 lets a server repair is refused instead: what we would repair, somebody
-//! in front of us may have read otherwise. Deliberately absent: upgrades, trailers (validated, then dropped), clocks.
+//! in front of us may have read otherwise. Deliberately absent: upgrades, a request's trailers (validated, then dropped), clocks.
 
 #![forbid(unsafe_code)]
 
@@ -37,6 +37,7 @@ pub struct H1 {
     continue_due: bool,
     is_head: bool,
     is_http10: bool,
+    takes_trailers: bool,
 }
 
 // There is one per idle connection.
@@ -60,6 +61,8 @@ enum Response {
     /// So many bytes of the announced length are still to be sent.
     Sized(u64),
     Chunked,
+    /// As `Chunked`, and the last chunk is out, with trailer fields behind it.
+    Trailed,
     /// HTTP/1.0 without a length: the end of the connection is the end of the body (RFC 9112 §6.3).
     ToClose,
     /// HEAD, 204, 304: what body there is, is dropped.
@@ -125,6 +128,7 @@ impl H1 {
             continue_due: false,
             is_head: false,
             is_http10: false,
+            takes_trailers: false,
         }
     }
 
@@ -192,6 +196,7 @@ impl H1 {
         self.is_http10 = head.version == Version::Http10;
         self.close |= !facts.persists;
         self.continue_due = head.expects_continue;
+        self.takes_trailers = facts.takes_trailers;
         self.request = match head.body {
             BodyLength::Empty => Request::Done,
             // RFC 9110 §15.5.14: straight from the head, before any of it is read.
@@ -213,6 +218,18 @@ impl H1 {
     /// True when the request of the current exchange has been read to its end.
     pub const fn request_done(&self) -> bool {
         matches!(self.request, Request::Done)
+    }
+
+    /// True when no head of a response to the current request was encoded. (Informational ones are none.)
+    pub const fn response_waits(&self) -> bool {
+        matches!(self.response, Response::Waiting)
+    }
+
+    /// Forgets the response under way, all of whose bytes the caller has taken back: another may be encoded in its place.
+    pub const fn retract(&mut self) {
+        if !matches!(self.response, Response::Over) {
+            self.response = Response::Waiting;
+        }
     }
 
     /// Announces `Connection: close` on this response if its head is not out yet, and closes after it in any case.

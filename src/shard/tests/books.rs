@@ -1,13 +1,16 @@
 //! What is begun ends once: exchanges, connections, load.
 
-use super::script::Stage;
+use super::{Report, script::Stage};
 use crate::{
     ipc::message::{Cancellation, Response, ToWorker},
     limits,
+    pool::WorkerId,
     span::{Field, Span},
 };
 
 const HANG: &[u8] = b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n";
+
+const POST: &[u8] = b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nok";
 
 #[test]
 fn a_connection_that_is_closing_does_not_touch_the_exchange_that_got_its_slot() {
@@ -60,8 +63,9 @@ fn when_client_and_worker_go_in_one_turn_nothing_is_left() {
     let mut stage = Stage::new();
     for _ in 0..3 {
         let client = stage.connect();
-        stage.send(client, HANG);
+        stage.send(client, POST);
     }
+    while stage.lane.receive().unwrap().is_some() {}
     assert_eq!((stage.load.get(), stage.held()), (3, (3, 3)));
     let client = stage.connect();
     stage.send(client, HANG);
@@ -135,6 +139,50 @@ fn a_response_that_is_longer_than_it_says_from_the_start_is_a_502() {
 }
 
 #[test]
+fn a_response_that_turns_out_too_short_is_a_502_as_long_as_nothing_of_it_was_sent() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(10), b"short", true);
+    stage.publish();
+    let sent = stage.sent(client);
+    assert!(sent.starts_with("HTTP/1.1 502 ") && !sent.contains("short"), "{sent}");
+    assert_eq!((stage.load.get(), stage.held().1, stage.gauge(|g| &g.failed)), (0, 0, 1));
+
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(10), b"short", false);
+    stage.publish();
+    assert_eq!(stage.lane.send_body(id, b"", true), Ok(Some(0)));
+    stage.publish();
+    assert!(stage.sent(client).ends_with("\r\n\r\nshort"), "cut off");
+    assert_eq!((stage.load.get(), stage.held().1, stage.gauge(|g| &g.failed)), (0, 0, 2));
+}
+
+#[test]
+fn a_retired_worker_is_reported_when_its_last_exchange_has_ended_and_gets_no_new_one() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    let mut old = stage.attach();
+    stage.retire(0);
+    assert!(stage.reports.try_recv().is_err());
+    let other = stage.connect();
+    stage.send(other, HANG);
+    let next = stage.take();
+    stage.respond(next, Some(2), b"ok", true);
+    stage.publish();
+    std::mem::swap(&mut old, &mut stage.lane);
+    stage.respond(id, Some(2), b"ok", true);
+    stage.publish();
+    let report = stage.reports.try_recv();
+    assert!(matches!(report, Ok(Report::Retired { worker: WorkerId(0), .. })), "{report:?}");
+}
+
+#[test]
 fn a_body_beyond_its_announced_length_ends_the_connection_and_is_cancelled() {
     let mut stage = Stage::new();
     let client = stage.connect();
@@ -166,8 +214,9 @@ fn an_exchange_is_on_the_list_of_debtors_once_whoever_had_its_slot_before() {
     let (now, mut last) = (core.clock.now, 0);
     for _ in 0..10 {
         core.exchanges.remove(last);
-        last = core.exchanges.insert(0, 0, now);
-        core.exchanges.get_mut(last).unwrap().cancel_due = true;
+        last = core.exchanges.insert(0, now);
+        let entry = core.exchanges.get_mut(last).unwrap();
+        (entry.link, entry.cancel_due) = (Some(0), Some(Cancellation::ClientGone));
         core.list(last);
     }
     core.settle_debts();
@@ -189,4 +238,34 @@ fn what_a_dead_worker_had_published_still_counts() {
     stage.settle();
     assert!(stage.sent(client).ends_with("\r\n\r\nok"), "{}", stage.sent(client));
     assert_eq!((stage.load.get(), stage.held()), (0, (1, 0)));
+}
+
+#[test]
+fn early_hints_go_ahead_of_the_response_and_trailers_end_it() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, b"GET /hang HTTP/1.1\r\nhost: test\r\nte: trailers\r\n\r\n");
+    let id = stage.take();
+    let field = Field { name: Span::new(0, 4).unwrap(), value: Span::new(4, 5).unwrap() };
+    let mut head = Response {
+        status: 103,
+        fields: &[field],
+        blob: b"linkvalue",
+        content_length: Some(0),
+        body: b"",
+        end: false,
+    };
+    assert!(stage.lane.send_informational(id, &head).unwrap());
+    stage.respond(id, None, b"body", false);
+    head.end = true;
+    assert!(stage.lane.send_trailers(id, &head).unwrap());
+    stage.publish();
+    let sent = stage.sent(client);
+    assert!(
+        sent.starts_with("HTTP/1.1 103 Early Hints\r\nlink: value\r\n\r\nHTTP/1.1 200 OK\r\n"),
+        "{sent}"
+    );
+    assert!(sent.ends_with("4\r\nbody\r\n0\r\nlink: value\r\n\r\n"), "{sent}");
+    assert_eq!(stage.held(), (1, 0));
+    assert_eq!(stage.load.get(), 0);
 }

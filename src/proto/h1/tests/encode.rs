@@ -34,15 +34,90 @@ fn encode_head(
     body: BodyLength,
     out: &mut Vec<u8>,
 ) -> Result<(), BadResponse> {
+    let (blob, fields) = spans(fields);
+    engine.encode_head(&ResponseHead { status, blob: &blob, fields: &fields, body }, DATE, out)
+}
+
+fn spans(fields: &[(&str, &str)]) -> (Vec<u8>, Vec<Field>) {
     let mut blob = Vec::new();
     let mut span = |text: &str| {
         let start = blob.len();
         blob.extend_from_slice(text.as_bytes());
         Span::new(start, text.len()).expect("short")
     };
-    let fields: Vec<_> =
+    let fields =
         fields.iter().map(|(name, value)| Field { name: span(name), value: span(value) }).collect();
-    engine.encode_head(&ResponseHead { status, blob: &blob, fields: &fields, body }, DATE, out)
+    (blob, fields)
+}
+
+/// Encodes `hello` in pieces with these trailers behind it.
+fn trail(
+    request: &str,
+    body: BodyLength,
+    trailers: &[(&str, &str)],
+) -> Result<(String, Next), BadResponse> {
+    let mut engine = accepted(request).engine;
+    let mut out = Vec::new();
+    encode_head(&mut engine, 200, &[], body, &mut out)?;
+    engine.encode_body(b"hello", &mut out)?;
+    let (blob, fields) = spans(trailers);
+    let trailers =
+        ResponseHead { status: 0, blob: &blob, fields: &fields, body: BodyLength::Empty };
+    engine.encode_trailers(&trailers, &mut out)?;
+    let next = engine.encode_end(&mut out)?;
+    Ok((String::from_utf8(out).expect("UTF-8"), next))
+}
+
+#[test]
+fn trailers_follow_a_chunked_body_for_a_client_that_keeps_them() {
+    let request = get("TE: gzip, Trailers\r\n");
+    let trailers = [("x-sum", "42"), ("content-length", "7"), ("x-end", "yes")];
+    let (out, next) = trail(&request, BodyLength::Unknown, &trailers).expect("valid");
+    let end = "\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 42\r\nx-end: yes\r\n\r\n";
+    assert!(out.ends_with(end), "{out}");
+    assert_eq!(next, Next::KeepAlive);
+}
+
+#[test]
+fn trailers_are_dropped_where_they_have_no_place() {
+    let trailers = [("x-sum", "42")];
+    let (out, _) = trail(&get(""), BodyLength::Unknown, &trailers).expect("not asked for");
+    assert!(out.ends_with("hello\r\n0\r\n\r\n"), "{out}");
+    let request = get("TE: trailers\r\n");
+    let (out, _) = trail(&request, BodyLength::Known(5), &trailers).expect("not chunked");
+    assert!(out.ends_with("\r\n\r\nhello"), "{out}");
+}
+
+#[test]
+fn trailers_cannot_break_out_of_their_section() {
+    let request = get("TE: trailers\r\n");
+    let found = trail(&request, BodyLength::Unknown, &[("x", "a\r\n\r\nHTTP/1.1 200 OK")]);
+    assert_eq!(found.unwrap_err(), BadResponse::FieldValue);
+}
+
+#[test]
+fn an_informational_response_goes_ahead_and_leaves_the_response_to_come() {
+    let inform = |request: &str, status| {
+        let mut engine = accepted(request).engine;
+        let mut out = Vec::new();
+        let (blob, fields) = spans(&[("link", "</a.css>; rel=preload")]);
+        let head = ResponseHead { status, blob: &blob, fields: &fields, body: BodyLength::Empty };
+        engine.encode_informational(&head, &mut out)?;
+        encode_head(&mut engine, 200, &[], BodyLength::Empty, &mut out)?;
+        let late = engine.encode_informational(&head, &mut out);
+        assert_eq!(late, Err(BadResponse::OutOfOrder));
+        engine.encode_end(&mut out)?;
+        Ok(String::from_utf8(out).expect("UTF-8"))
+    };
+    let out = inform(&get(""), 103).expect("valid");
+    let hints =
+        "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\n";
+    assert!(out.starts_with(hints), "{out}");
+    let out = inform("GET / HTTP/1.0\r\n\r\n", 103).expect("valid");
+    assert!(out.starts_with("HTTP/1.1 200 OK\r\n"), "HTTP/1.0 knows none: {out}");
+    for status in [100, 101, 200] {
+        assert_eq!(inform(&get(""), status), Err(BadResponse::Status));
+    }
 }
 
 const DATE_AND_SERVER: &str = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\nserver: fasterapi\r\n";

@@ -4,6 +4,8 @@
 //! number, a default is its value, a path is absolute or found. Deliberately absent: sockets, processes, files being opened.
 #![forbid(unsafe_code)]
 
+pub mod limits;
+
 use std::{
     env, fmt, io,
     net::{SocketAddr, ToSocketAddrs},
@@ -123,6 +125,9 @@ struct RunArgs {
         help_heading = "Processes"
     )]
     shards: usize,
+
+    #[command(flatten)]
+    limits: limits::Limits,
 
     /// How much to log to stderr: critical, error, warning, info, debug or trace
     #[arg(
@@ -288,6 +293,8 @@ pub struct Config {
     pub shards: usize,
     /// True when each shard and each worker can have a CPU of its own.
     pub cpus_suffice: bool,
+    /// What a request, a connection and a worker may take.
+    pub limits: limits::Limits,
     /// How much to log.
     pub log_level: LogLevel,
     /// The access log.
@@ -340,6 +347,7 @@ impl CommandLine {
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),
             shards,
             cpus_suffice: cpus >= shards + workers,
+            limits: args.limits,
             log_level: args.log_level,
             access_log: args.access_log,
             admin: args.admin.map(find_admin).transpose()?,
