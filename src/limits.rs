@@ -79,6 +79,14 @@ pub const TLS_CIPHERTEXT_SIZE_MAX: usize = TLS_PLAINTEXT_SIZE_MAX + 2048;
 pub const TLS_TICKET_KEY_LIFETIME: Duration = Duration::from_secs(8 * 60 * 60);
 /// Shorter RSA keys are refused: NIST SP 800-131A, and browsers.
 pub const TLS_RSA_KEY_BITS_MIN: u32 = 2048;
+/// A TLS handshake must be over this long after the connection was accepted, unless configured otherwise.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// TLS handshakes in progress, unless configured otherwise; for one more the oldest is closed.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// The certificate files are looked at this often.
+pub const CERTIFICATE_WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// How long browsers keep to TLS after `--hsts` without a number: what their preload list asks for, two years.
+pub const HSTS_MAX_AGE_S: u64 = 63_072_000;
 /// How long a certificate made by `--tls-dev` is valid.
 pub const TLS_DEV_VALIDITY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 

@@ -117,6 +117,10 @@ impl fmt::Display for Size {
 pub struct Seconds(Duration);
 
 impl Seconds {
+    pub(super) const fn of(time: Duration) -> Self {
+        Self(time)
+    }
+
     /// As a duration; [`NEVER`] for "no limit".
     pub fn duration(self) -> Duration {
         if self.0.is_zero() { NEVER } else { self.0 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod limits;
+pub mod tls;
 
 use std::{
     env, fmt, io,
@@ -57,6 +58,9 @@ pub enum ConfigError {
         /// The bound.
         max: usize,
     },
+    /// Options about TLS that contradict each other.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsConfigError),
     /// The admin address does not resolve.
     #[error("--admin {0}: {1}")]
     Admin(String, io::Error),
@@ -125,6 +129,9 @@ struct RunArgs {
         help_heading = "Processes"
     )]
     shards: usize,
+
+    #[command(flatten)]
+    tls: tls::TlsArgs,
 
     #[command(flatten)]
     limits: limits::Limits,
@@ -287,6 +294,8 @@ pub struct Config {
     pub debug: bool,
     /// Where to listen.
     pub bind: Bind,
+    /// TLS, if it is to be spoken.
+    pub tls: Option<tls::Tls>,
     /// Worker processes, `1..=WORKERS_MAX`.
     pub workers: u16,
     /// Shards, `1..=SHARDS_MAX`.
@@ -342,6 +351,7 @@ impl CommandLine {
             app_dir: find_app_dir(args.app_dir, &surroundings.current_dir)?,
             python: find_python(args.python, surroundings)?,
             app: args.app,
+            tls: args.tls.resolve(&surroundings.current_dir, &args.host, args.uds.is_some())?,
             debug: args.debug,
             bind: args.uds.map_or(Bind::Tcp(args.host, args.port), Bind::Unix),
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),

@@ -8,6 +8,7 @@
 mod access_log;
 mod admin;
 mod attend;
+mod certificates;
 mod error;
 mod listen;
 mod supervisor;
@@ -16,26 +17,29 @@ use std::{cell::Cell, rc::Rc, sync::Arc, thread, time::Duration};
 
 use tokio::sync::mpsc;
 
+pub use certificates::LoadError;
 pub use error::SystemError;
 
 use self::{
     access_log::{AccessLog, Destination},
     admin::Health,
+    certificates::Certificates,
+    listen::Listeners,
     supervisor::{Shard, Supervisor},
 };
 pub use crate::pool::lifecycle::Outcome;
 use crate::{
-    config::{Config, limits::Retry},
-    limits::SPIN_MAX,
+    config::{Bind, Config, limits::Retry, tls::Tls},
+    limits::{NEVER, SPIN_MAX},
     pool::process,
-    proto::h1,
-    shard::{self, Handle},
+    proto::{h1, tls::ServerConfig},
+    shard::{self, Handle, ListenerKind, TlsOptions},
 };
 
 /// Serves until told to stop, or until that is impossible; what a worker or a shard did wrong has been logged by then.
 pub fn run(config: &Config) -> Result<Outcome, SystemError> {
     raise_descriptor_limit();
-    let listeners = listen::open(&config.bind, config.shards)?;
+    let (listeners, redirect) = open_listeners(config)?;
     let admin = config.admin.map(listen::open_admin).transpose()?;
     let access_log = Destination::open(&config.access_log)?;
     process::check_python(&config.python)?;
@@ -49,7 +53,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
         debug: config.debug,
         log_level: config.log_level.name(),
         spin_us: u64::try_from(spin.as_micros()).unwrap_or_else(|_| unreachable!("SPIN_MAX")),
-        server: listeners.server,
+        server: listeners.server.clone(),
     };
     runtime.block_on(async {
         let signals = supervisor::Signals::new().map_err(SystemError::other("signals"))?;
@@ -60,12 +64,20 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             }
             tokio_uring::spawn(admin::serve(listener, Rc::clone(&health)));
         }
+        let certificates = config.tls.as_ref().map(Certificates::load).transpose()?;
+        let tls = certificates.as_ref().zip(config.tls.as_ref());
+        let tls = tls.map(|((_, loaded), config)| tls_options(config, loaded, &listeners));
+        if let Some(redirect) = &redirect {
+            tracing::info!("redirecting {} to {}", redirect.url, listeners.url);
+        }
         let (report, reports) = mpsc::unbounded_channel();
         let mut shards = Vec::with_capacity(config.shards);
+        let mut redirects = redirect.into_iter().flat_map(|redirect| redirect.sockets);
         for (index, listener) in listeners.sockets.into_iter().enumerate() {
             let options = shard::Options {
                 shard: index,
-                listeners: vec![listener],
+                listeners: [listener].into_iter().chain(redirects.next()).collect(),
+                tls: tls.clone(),
                 h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
                 limits: limits_of(config),
                 gauges: Arc::default(),
@@ -75,15 +87,30 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             shards.push(start_shard(options, report.clone())?);
         }
         drop(report);
+        if let Some((certificates, _)) = certificates {
+            let handles = shards.iter().map(Shard::handle).collect();
+            tokio_uring::spawn(certificates.watch(handles));
+        }
         let access_log = access_log.map(AccessLog::start);
         let supervisor = Supervisor::new(workers, config.workers, shards, access_log, health);
         Ok(supervisor.run(&listeners.url, reports, signals).await)
     })
 }
 
+/// The one that serves, and the one that sends clients there.
+fn open_listeners(config: &Config) -> Result<(Listeners, Option<Listeners>), SystemError> {
+    let kind = if config.tls.is_some() { ListenerKind::Tls } else { ListenerKind::Plain };
+    let listeners = listen::open(&config.bind, kind, config.shards)?;
+    let redirect = config.tls.as_ref().and_then(|tls| tls.redirect.clone());
+    let redirect = redirect.map(|(host, port)| {
+        listen::open(&Bind::Tcp(host, port), ListenerKind::Redirect, config.shards)
+    });
+    Ok((listeners, redirect.transpose()?))
+}
+
 /// What each shard is to keep to. The queue is divided among them: they do not know each other's.
 fn limits_of(config: &Config) -> shard::Limits {
-    let limits = &config.limits;
+    let (limits, tls) = (&config.limits, config.tls.as_ref());
     shard::Limits {
         request_timeout: limits.request_timeout.duration(),
         header_timeout: limits.header_timeout.duration(),
@@ -93,7 +120,18 @@ fn limits_of(config: &Config) -> shard::Limits {
         queue_max: limits.queue_max.div_ceil(config.shards),
         queue_timeout: limits.queue_timeout.duration(),
         repeat: limits.retry == Retry::Idempotent,
+        handshake_timeout: tls.map_or(NEVER, |tls| tls.handshake_timeout),
+        handshakes_max: tls.map_or(0, |tls| tls.handshakes_max.div_ceil(config.shards)),
         stuck_timeout: limits.stuck_timeout.duration(),
+    }
+}
+
+fn tls_options(config: &Tls, loaded: &Arc<ServerConfig>, listeners: &Listeners) -> TlsOptions {
+    let listened = listeners.server.1.unwrap_or_default();
+    TlsOptions {
+        config: Arc::clone(loaded),
+        hsts_max_age: config.hsts_max_age,
+        https_port: config.https_port.unwrap_or(listened),
     }
 }
 

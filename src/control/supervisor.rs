@@ -86,6 +86,10 @@ impl Shard {
     pub(super) fn new(handle: Handle, thread: JoinHandle<()>) -> Self {
         Self { handle, thread, progress: Progress::Starting }
     }
+
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
 }
 
 /// A worker process that runs.

@@ -8,6 +8,7 @@ use super::{
     access_log::Line,
     conn::{Phase, Reading, Verdict},
     queue::shift,
+    tls::HSTS,
 };
 use crate::{
     ipc::message::{Cancellation, Request},
@@ -130,6 +131,11 @@ impl Core {
 
     /// A head is complete: finds its route and its worker. Returns how much of `rest` was consumed with it.
     fn begin(&mut self, index: usize, rest: &[u8]) -> usize {
+        if self.connections.get(index).is_some_and(|connection| connection.redirects) {
+            let redirect = self.https_redirect();
+            self.answer(index, redirect);
+            return 0;
+        }
         // Taken out for the while: cloning would have all shards write to one counter for every request.
         let Some(routes) = self.routes.take() else {
             self.answer(index, unavailable());
@@ -195,7 +201,7 @@ impl Core {
                 BodyLength::Unknown => None,
             },
             peer: connection.peer,
-            secure: false,
+            secure: connection.tls.is_some(),
             websocket: false,
             body,
             end,
@@ -318,9 +324,11 @@ impl Core {
     fn answer_now(&mut self, index: usize, verdict: Verdict) {
         let date = self.clock.date();
         let Some(connection) = self.connections.get_mut(index) else { return };
+        let mut fields = verdict.fields();
+        fields.extend(self.secure.hsts(connection).map(|value| (HSTS, value)));
         let out = &mut connection.output;
         let (status, detail) = (verdict.status, verdict.detail);
-        let next = connection.h1.edge_answer(status, detail, &verdict.fields(), &date, out);
+        let next = connection.h1.edge_answer(status, detail, &fields, &date, out);
         if let Some(mut line) = verdict.line {
             line.status = verdict.status;
             self.access_log.write(&line, &date, std::time::Duration::ZERO);
@@ -400,7 +408,7 @@ impl Verdict {
         Self { status, detail, extra: Vec::new(), line: None }
     }
 
-    fn with(mut self, name: &'static str, value: &[u8]) -> Self {
+    pub(super) fn with(mut self, name: &'static str, value: &[u8]) -> Self {
         self.extra.push((name, value.to_vec()));
         self
     }

@@ -219,6 +219,11 @@ impl Session {
         self.progress == Progress::Ended
     }
 
+    /// True while the client owes the rest of a record.
+    pub fn holds_part(&self) -> bool {
+        !self.stream.get_ref().input.is_empty()
+    }
+
     /// Bytes that it holds; none between records.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn buffered(&self) -> usize {
