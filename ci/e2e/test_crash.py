@@ -166,6 +166,7 @@ def test_a_worker_that_cannot_come_back_is_tried_with_growing_pauses(serve: Serv
     assert server.log.find("the application cannot be imported: RuntimeError: trapped")
     ready = server.admin("/readyz")
     assert (ready.status, ready.json["workers_ready"]) == (503, 0)
+    assert server.admin("/healthz").status == 200
     with server.connect() as connection:
         response = connection.request("GET", "/")
         assert (response.status, response["retry-after"], response.closes) == (503, "1", False)

@@ -23,7 +23,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::{
     answer::{Head, body_of},
     endpoint::Endpoint,
-    fate::Fate,
+    fate::{Fate, Stage},
     handle::Handle,
     lane::Taken,
     waiting::{Finished, Waiting, Wish},
@@ -325,6 +325,11 @@ impl Exchange {
 
     fn receive(slf: &Bound<'_, Self>) -> Waiting {
         Waiting::new(slf.clone().unbind(), Wish::Piece)
+    }
+
+    #[getter]
+    fn started(&self) -> bool {
+        self.fate().stage() != Stage::Unanswered
     }
 
     #[getter]

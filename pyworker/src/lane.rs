@@ -128,6 +128,11 @@ impl Lane {
         self.in_flight
     }
 
+    /// Exchanges whose application has said the last word, and whose END or ABORT was not written.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.open.values().filter(|open| open.output.ended || open.output.aborts).count()
+    }
+
     pub(crate) fn disarm(&mut self) {
         self.lane.disarm();
     }

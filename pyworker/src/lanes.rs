@@ -207,7 +207,7 @@ fn run(py: Python<'_>, errand: Errand) -> PyResult<()> {
 }
 
 /// The edge is trusted: what it breaks ends the worker.
-fn broken(fault: Fault) -> PyErr {
+pub(crate) fn broken(fault: Fault) -> PyErr {
     PyRuntimeError::new_err(format!("the edge broke the lane: {fault}"))
 }
 
@@ -228,7 +228,7 @@ fn wait_for_records(lanes: &[Lane], limit: Duration) -> bool {
 }
 
 /// What the attach message says that matters here.
-fn parse_attach(attach: &Bound<'_, PyBytes>) -> PyResult<(usize, u64)> {
+pub(crate) fn parse_attach(attach: &Bound<'_, PyBytes>) -> PyResult<(usize, u64)> {
     let message = attach.py().import("json")?.call_method1("loads", (attach,))?;
     // The control channel wraps each message in its name.
     let message = message.call_method1("get", ("attach", &message))?;
@@ -237,7 +237,7 @@ fn parse_attach(attach: &Bound<'_, PyBytes>) -> PyResult<(usize, u64)> {
     Ok((shards, spin_us))
 }
 
-fn attach_lane(fds: [OwnedFd; 3]) -> PyResult<Lane> {
+pub(crate) fn attach_lane(fds: [OwnedFd; 3]) -> PyResult<Lane> {
     let [e, w, bell] = fds;
     let refused =
         |error: fasterapi::ipc::segment::AttachError| PyRuntimeError::new_err(error.to_string());

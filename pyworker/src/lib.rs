@@ -9,6 +9,7 @@
 #![allow(missing_docs, reason = "the module's docstrings are Python's")]
 
 mod answer;
+mod calls;
 mod drive;
 mod endpoint;
 mod exchange;
@@ -46,6 +47,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<exchange::Exchange>()?;
     module.add_class::<endpoint::Endpoint>()?;
     module.add_class::<lanes::Lanes>()?;
+    module.add_class::<calls::Calls>()?;
     module.add_function(wrap_pyfunction!(die_with_parent, module)?)?;
     #[cfg(feature = "testing")]
     module.add_class::<testing::EdgeSide>()?;

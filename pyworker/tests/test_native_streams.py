@@ -1,6 +1,7 @@
 """Bodies piece by piece, in both directions: credit, backpressure, disconnects, and applications that get it wrong."""
 
 import asyncio
+import contextlib
 import gc
 import sys
 import threading
@@ -134,10 +135,8 @@ def test_several_tasks_may_wait_for_the_same_piece() -> None:
 def test_a_wait_that_was_cancelled_takes_nothing() -> None:
     async def handler(exchange: Any) -> Any:
         for _ in range(50):
-            try:
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(exchange.receive(), 0)
-            except asyncio.TimeoutError:
-                pass
             waiting = asyncio.ensure_future(exchange.receive())
             await asyncio.sleep(0)
             waiting.cancel()

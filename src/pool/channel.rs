@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! edge → worker   {"attach":{…}}  with its descriptors, once, first      {"stop":{}}
+//!                 {"ping":{"id":7}}  the next one after its answer
 //! worker → edge   {"ready":{"routes":[{"id":0,"methods":["GET"],"path":"/x/{y}"}],"redirect_slashes":true}}
 //!                 {"failed":{"stage":"import"|"startup","error":"…","traceback":"…"}}
+//!                 {"pong":{"id":7,"tasks":3}}
 //! ```
 //!
-//! Invariant: a line is bounded, and whatever a worker sends becomes a [`Reply`] or a [`WorkerError`]; unknown fields are
+//! Invariant: a worker says `ready` or `failed` once, and `pong` once for each ping; a line is bounded, and whatever a worker sends becomes a [`Reply`] or a [`WorkerError`]; unknown fields are
 //! for newer workers. Deliberately absent: the socket.
 #![forbid(unsafe_code)]
 
@@ -59,6 +61,14 @@ impl Attach<'_> {
 /// The message that asks a worker to finish and end.
 pub const STOP_LINE: &[u8] = b"{\"stop\":{}}\n";
 
+/// The message that asks a worker's event loop for a sign of life.
+pub fn ping_line(id: u64) -> Vec<u8> {
+    format!("{{\"ping\":{{\"id\":{id}}}}}\n").into_bytes()
+}
+
+/// What is wrong with a message that nothing asked for.
+pub const UNASKED: &str = "a pong without its ping";
+
 /// What a worker announces when it is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Manifest {
@@ -88,11 +98,21 @@ struct Failed {
     traceback: String,
 }
 
+/// A sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Pong {
+    /// Of the ping.
+    pub id: u64,
+    /// asyncio tasks that are not done.
+    pub tasks: u64,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AnyReply {
     Ready(Manifest),
     Failed(Failed),
+    Pong(Pong),
 }
 
 /// What a worker says.
@@ -102,6 +122,8 @@ pub enum Reply {
     Ready(Manifest),
     /// It never will.
     Failed(WorkerError),
+    /// Its event loop turns.
+    Pong(Pong),
 }
 
 /// Cuts what a worker sends into replies.
@@ -146,6 +168,7 @@ fn parse(line: &[u8]) -> Result<Reply, WorkerError> {
             WorkerError::Routes(format!("{} of them, at most {ROUTES_MAX}", manifest.routes.len())),
         ),
         AnyReply::Ready(manifest) => Ok(Reply::Ready(manifest)),
+        AnyReply::Pong(pong) => Ok(Reply::Pong(pong)),
         AnyReply::Failed(Failed { stage, error, traceback }) => {
             Ok(Reply::Failed(WorkerError::Application { stage, error, traceback }))
         }
@@ -192,7 +215,8 @@ mod tests {
     #[test]
     fn replies_come_out_whole_however_they_were_cut() {
         let failed = r#"{"failed":{"stage":"import","error":"ImportError: x","traceback":"T\n"}}"#;
-        let stream = format!("{READY}\n{failed}\n");
+        let pong = r#"{"pong":{"id":7,"tasks":3}}"#;
+        let stream = format!("{READY}\n{pong}\n{failed}\n");
         for cut in 1..stream.len() {
             let mut replies = Replies::default();
             let mut got = Vec::new();
@@ -207,7 +231,8 @@ mod tests {
                 error: "ImportError: x".into(),
                 traceback: "T\n".into(),
             };
-            assert_eq!(got, [Reply::Ready(manifest()), Reply::Failed(error)]);
+            let pong = Reply::Pong(Pong { id: 7, tasks: 3 });
+            assert_eq!(got, [Reply::Ready(manifest()), pong, Reply::Failed(error)]);
         }
     }
 
@@ -218,6 +243,8 @@ mod tests {
             "{}",
             r#"{"ready":{}}"#,
             r#"{"ready":{"routes":[{"id":-1}]}}"#,
+            r#"{"pong":{"id":-1,"tasks":0}}"#,
+            r#"{"pong":{"id":1}}"#,
             "[]",
             "",
             "\u{0}",

@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    env,
     io::{self, IoSlice},
+    iter,
     mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -34,6 +36,8 @@ use crate::ipc::{Doorbell, EdgeLane, Segment, layout::Geometry, segment::Writer}
 pub struct Options {
     /// The interpreter.
     pub python: PathBuf,
+    /// What `python -m` runs; `None` for the package's own worker.
+    pub worker_module: Option<String>,
     /// `module:attribute`.
     pub app: String,
     /// Where it is imported from.
@@ -146,8 +150,14 @@ pub fn prepare(
     }
     let (channel, theirs) = UnixStream::pair()?;
     let mut command = Command::new(&options.python);
+    if options.worker_module.is_some() {
+        // It is imported before the attach message can name the folder.
+        let inherited = env::var_os("PYTHONPATH").unwrap_or_default();
+        let paths = iter::once(PathBuf::from(&options.app_dir)).chain(env::split_paths(&inherited));
+        command.env("PYTHONPATH", env::join_paths(paths).map_err(io::Error::other)?);
+    }
     command
-        .args(["-m", "fasterapi.core.worker_pool"])
+        .args(["-m", options.worker_module.as_deref().unwrap_or("fasterapi.core.worker_pool")])
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .process_group(0);
     Ok((command, Unattached { options, worker, incarnation, channel, lanes, fds }))
@@ -191,6 +201,15 @@ impl Unattached<'_> {
 /// Kills the process. One that has ended already is none to kill.
 pub fn kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     match pidfd_send_signal(pidfd, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks a worker for the stacks of its threads, on its stderr (`faulthandler`, registered before the application is imported).
+/// No kernel sends SIGSTKFLT and no application is known to use it; an interpreter that has not come that far dies of it.
+pub fn dump_stacks(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    match pidfd_send_signal(pidfd, Signal::STKFLT) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }

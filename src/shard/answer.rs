@@ -185,7 +185,8 @@ impl Core {
             let next = connection.h1.edge_answer(status, detail, &fields, &date, out);
             self.response_ended(connection_index, next);
         } else {
-            connection.begin_close();
+            // What is encoded is sent: an earlier answer may be waiting before this one, and that one is whole.
+            connection.begin_last_send();
             self.touch(connection_index);
         }
         true

@@ -22,6 +22,8 @@ use crate::{
 pub enum Command {
     /// A worker is ready: dispatch to it, by this routing table.
     Attach(Box<Link>, Arc<Routes>),
+    /// All of these, in order, and no request between them.
+    Batch(Vec<Self>),
     /// Give this worker nothing new; report `Retired` once it has nothing of this shard in flight.
     Retire {
         /// Its place.
@@ -161,6 +163,8 @@ pub struct Limits {
     /// Exchanges of one worker at one time, all shards together. Each shard looks at a relaxed count before it adds to it,
     /// so n shards may exceed it by n-1.
     pub inflight_max: u32,
+    /// A shard that has this many of them leaves what gets free to those that wait and have less.
+    pub inflight_share: u32,
     /// Requests of this shard that wait for a worker at one time.
     pub queue_max: usize,
     /// How long one of them waits; 503.
@@ -183,6 +187,7 @@ impl Default for Limits {
             body_timeout: limits::BODY_TIMEOUT,
             keepalive_timeout: limits::KEEPALIVE_TIMEOUT,
             inflight_max: limits::INFLIGHT_MAX,
+            inflight_share: limits::INFLIGHT_MAX,
             queue_max: limits::QUEUE_MAX,
             queue_timeout: limits::QUEUE_TIMEOUT,
             repeat: true,

@@ -7,7 +7,10 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::exchange::{Exchanges, Kept};
+use super::{
+    Limits,
+    exchange::{Exchanges, Kept},
+};
 use crate::{
     ipc::{EdgeLane, Fault},
     limits::{REPEATABLE_SIZE_MAX, RING_SIZE},
@@ -32,6 +35,8 @@ pub(super) struct Slot {
     pub(super) service: Service,
     /// Exchanges of this shard that are with the worker.
     pub(super) in_flight: u32,
+    /// This shard is counted among those that wait for room at the worker.
+    wants: bool,
     /// Up to where in the ring the requests were kept that may have to be repeated.
     kept_to: u64,
     /// How far the worker had read when the shard last looked...
@@ -60,6 +65,17 @@ impl Slot {
 
     pub(super) fn takes_requests(&self) -> bool {
         self.usable() && self.service == Service::Active
+    }
+
+    /// True when the worker may have one more exchange of this shard: there is room, and no other shard waits for it that
+    /// has less than its share.
+    fn may_begin(&self, limits: &Limits) -> bool {
+        let free = self.load.get() < limits.inflight_max;
+        free && (self.in_flight < limits.inflight_share || !self.is_wanted_by_others())
+    }
+
+    fn is_wanted_by_others(&self) -> bool {
+        self.load.wanted() > u32::from(self.wants)
     }
 
     /// One more exchange is with the worker.
@@ -125,6 +141,7 @@ impl Links {
             touched: false,
             service: Service::Active,
             in_flight: 0,
+            wants: false,
             kept_to: 0,
             taken: 0,
             still_since: None,
@@ -164,17 +181,26 @@ impl Links {
         self.slots.iter().any(|(_, slot)| slot.usable() && slot.lane.pending())
     }
 
-    /// True when some worker takes requests and has fewer than so many.
-    pub(super) fn have_capacity(&self, inflight_max: u32) -> bool {
-        self.slots.iter().any(|(_, slot)| slot.takes_requests() && slot.load.get() < inflight_max)
+    /// True when some worker may have one more exchange.
+    pub(super) fn have_capacity(&self, limits: &Limits) -> bool {
+        self.slots.iter().any(|(_, slot)| slot.takes_requests() && slot.may_begin(limits))
     }
 
-    /// True when a worker is full of exchanges some of which are other shards': this one does not hear when those end.
-    pub(super) fn are_full_of_others(&self, inflight_max: u32) -> bool {
-        self.slots.iter().any(|(_, slot)| {
-            let load = slot.load.get();
-            slot.takes_requests() && load >= inflight_max && load > slot.in_flight
-        })
+    /// Lets the other shards know whether this one waits for room.
+    pub(super) fn want(&mut self, waiting: bool) {
+        for (_, slot) in &mut self.slots {
+            if std::mem::replace(&mut slot.wants, waiting) != waiting {
+                slot.load.want(waiting);
+            }
+        }
+    }
+
+    /// True when a worker is kept from this shard by what other shards have or want there: this one does not hear when
+    /// that ends.
+    pub(super) fn are_full_of_others(&self, limits: &Limits) -> bool {
+        let others = |slot: &Slot| slot.load.get() > slot.in_flight || slot.is_wanted_by_others();
+        let mut active = self.slots.iter().filter(|(_, slot)| slot.takes_requests());
+        active.any(|(_, slot)| !slot.may_begin(limits) && others(slot))
     }
 
     /// Chunks that are with workers.
@@ -182,11 +208,11 @@ impl Links {
         self.slots.iter().map(|(_, slot)| slot.lane.leased_chunks()).sum()
     }
 
-    /// The least loaded usable link with fewer exchanges than the cap that `tried` does not hold.
-    pub(super) fn choose(&mut self, inflight_max: u32, tried: &[usize]) -> Option<usize> {
+    /// The least loaded usable link that may have one more exchange and that `tried` does not hold.
+    pub(super) fn choose(&mut self, limits: &Limits, tried: &[usize]) -> Option<usize> {
         let start = self.next;
         let free = self.slots.iter().filter(|(index, slot)| {
-            slot.takes_requests() && slot.load.get() < inflight_max && !tried.contains(index)
+            slot.takes_requests() && slot.may_begin(limits) && !tried.contains(index)
         });
         let chosen =
             free.min_by_key(|(index, slot)| (slot.load.get(), index.wrapping_sub(start)))?.0;

@@ -13,6 +13,8 @@ mod deadlines;
 mod exchange;
 pub mod handle;
 mod links;
+#[cfg(test)]
+pub(crate) mod probe;
 mod queue;
 mod rescue;
 mod serve;
@@ -109,6 +111,7 @@ impl Core {
     /// Tries again to write what found no room; requests first, or uploads would take all the room that there is.
     fn settle_debts(&mut self) {
         self.dispatch_queued();
+        self.links.want(!self.queue.is_empty());
         let mut owing = std::mem::take(&mut self.owing);
         // Some may be a former tenant's: of those with one index only the first counts.
         owing.retain(|index| {

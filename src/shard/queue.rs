@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     ipc::message::Request,
+    limits::REPEATABLE_SIZE_MAX,
     proto::{head::Method, route::Routes},
     span::Span,
 };
@@ -95,7 +96,7 @@ impl Core {
     /// Dispatches what waits, in order, as far as there is room.
     pub(super) fn dispatch_queued(&mut self) {
         while let Some(exchange) = self.queue.front() {
-            if !self.links.have_capacity(self.options.limits.inflight_max) {
+            if !self.links.have_capacity(&self.options.limits) {
                 return;
             }
             let Some(routes) = self.routes.clone() else { return };
@@ -104,10 +105,10 @@ impl Core {
                 return self.queue.pop_front();
             };
             let attempt = self.attempt(exchange, &kept, &routes);
-            if let Some(entry) = self.exchanges.get_mut(exchange)
-                && (entry.link.is_none() || entry.repeatable)
-            {
-                entry.request = Some(kept);
+            if let Some(entry) = self.exchanges.get_mut(exchange) {
+                let small = kept.payload.len() <= REPEATABLE_SIZE_MAX;
+                let keep = entry.link.is_none() || (entry.repeatable && small);
+                entry.request = keep.then_some(kept);
             }
             match attempt {
                 Attempt::NoRoom => return,
@@ -163,8 +164,7 @@ impl Core {
 
     /// True when what waits may be let in by the end of an exchange of another shard, of which this one does not hear.
     pub(super) fn waits_for_others(&self) -> bool {
-        let cap = self.options.limits.inflight_max;
-        !self.queue.is_empty() && self.links.are_full_of_others(cap)
+        !self.queue.is_empty() && self.links.are_full_of_others(&self.options.limits)
     }
 
     /// Answers 503 to those that have waited too long.
@@ -197,7 +197,7 @@ fn place(
 ) -> bool {
     let id = exchanges.id(exchange);
     let mut tried = Vec::new();
-    while let Some(chosen) = links.choose(options.limits.inflight_max, &tried) {
+    while let Some(chosen) = links.choose(&options.limits, &tried) {
         if let Some(slot) = links.get_mut(chosen) {
             match slot.lane.send_request(id, request) {
                 Ok(true) => {

@@ -398,18 +398,29 @@ impl<D: Driver> Shard<D> {
     fn obey(&mut self) {
         loop {
             match self.mailbox.commands.try_recv() {
-                Ok(Command::Attach(link, routes)) => {
-                    self.core.routes = Some(routes);
-                    self.attach(*link);
-                }
-                Ok(Command::Retire { worker, incarnation }) => {
-                    self.core.links.retire((worker, incarnation));
-                }
-                Ok(Command::Certificates(config)) => self.core.secure.config = Some(config),
-                Ok(Command::Drain(grace)) => self.drain(grace),
+                Ok(command) => self.follow(command),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => return self.drain(Duration::ZERO),
             }
+        }
+    }
+
+    fn follow(&mut self, command: Command) {
+        match command {
+            Command::Attach(link, routes) => {
+                self.core.routes = Some(routes);
+                self.attach(*link);
+            }
+            Command::Batch(commands) => {
+                for command in commands {
+                    self.follow(command);
+                }
+            }
+            Command::Retire { worker, incarnation } => {
+                self.core.links.retire((worker, incarnation));
+            }
+            Command::Certificates(config) => self.core.secure.config = Some(config),
+            Command::Drain(grace) => self.drain(grace),
         }
     }
 

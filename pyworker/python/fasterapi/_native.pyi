@@ -53,6 +53,9 @@ class Exchange:
         """The next piece of the request's body (never empty), then b"" at its end, again and again.
         Credit goes back to the edge as pieces are taken. Raises ClientDisconnected when the exchange was over before the end."""
     @property
+    def started(self) -> bool:
+        """A response was begun, or there is nobody left for one."""
+    @property
     def disconnected(self) -> bool:
         """Nobody waits for the answer any more."""
     def wait_disconnected(self) -> Awaitable[None]:
@@ -132,3 +135,20 @@ class Lanes:
     def current_task(self) -> Any:
         """The asyncio.Task of the handler whose first step is running, made on demand; None outside one and
         in other threads. Everything else in this class belongs to the loop's thread."""
+
+class Calls:
+    """The worker's end of one lane, for a program that answers an executor's calls without an event loop. For one thread."""
+
+    def __init__(self, attach: bytes, fds: Sequence[int]) -> None:
+        """As of `Lanes`, with one lane."""
+
+    def fileno(self) -> int:
+        """The doorbell: readable when the executor wants attention, after `arm` said that there is nothing."""
+    def poll(self) -> list[tuple[int, bytes, bytes, bytes]]:
+        """The calls that have arrived, each with its id, module, function and keyword arguments (JSON); writes what waits."""
+    def arm(self) -> bool:
+        """Asks for a ring; True when there is something already."""
+    def answer(self, id: int, status: int, body: bytes) -> None:
+        """Answers a call with JSON. KeyError for one that does not wait."""
+    def unwritten(self) -> int:
+        """Answers that were given and not written to their end."""

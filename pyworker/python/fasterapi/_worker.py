@@ -1,6 +1,7 @@
 """A worker process: takes its lanes from the edge, imports the application, answers until it is told to stop.
 
-Invariant: after the attach message the edge hears exactly one of `ready` and `failed`, and `failed` is followed by exit code 3.
+Invariant: after the attach message the edge hears exactly one of `ready` and `failed`, and `failed` is followed by exit code 3;
+each of its pings is answered by one pong, from the event loop.
 Nothing here restarts anything: that is the edge's business.
 """
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("fasterapi.worker")
 
 EXIT_FAILED = 3
+DUMP_SIGNAL = 16
+"""SIGSTKFLT, by which the edge asks for the stacks of all threads when the event loop is stuck. No kernel sends it and no
+application is known to use it; `signal` names it since Python 3.11."""
 _IN_FLIGHT_POLL_S = 0.002
 _STRAY_TASKS_S = 5.0
 """How long tasks that handlers left behind may take after the last answer. The edge's own deadline stands above this."""
@@ -59,7 +63,9 @@ def main() -> int:
     """Runs the worker on the control channel that stands on descriptor 0; returns the exit code."""
     # Ctrl-C reaches the whole foreground group: what it means for the workers is for the edge to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    faulthandler.enable()  # SIGABRT from outside then says where a stuck worker stands.
+    faulthandler.enable()
+    # In C, at once: a loop that is stuck runs no Python handler. The application may have its own stderr, so it keeps this one.
+    faulthandler.register(DUMP_SIGNAL, file=os.fdopen(os.dup(2), "w"), all_threads=True)
     control = Control.from_stdin()
     try:
         return _run(control)
@@ -117,7 +123,14 @@ def _run(control: Control) -> int:
 def _compile(app: "FastAPI", endpoint: "type[Endpoint]") -> "list[Endpoint]":
     specs = [compile_route(route, app) for route in app.routes]
     return [
-        endpoint(spec.slow, param_names=spec.param_names, fast=spec.fast, fast_args=spec.fast_args, status=spec.status)
+        endpoint(
+            spec.slow,
+            param_names=spec.param_names,
+            fast=spec.fast,
+            fast_args=spec.fast_args,
+            status=spec.status,
+            body=spec.body,
+        )
         for spec in specs
     ]
 
@@ -199,6 +212,8 @@ class _Serving:
         for message in messages:
             if "stop" in message:
                 self._stopping.set()
+            elif "ping" in message:
+                self._control.send("pong", {"id": message["ping"]["id"], "tasks": len(asyncio.all_tasks())})
             else:
                 log.warning("the edge sent a message that this worker does not know: %s", sorted(message))
 

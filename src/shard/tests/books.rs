@@ -54,6 +54,7 @@ fn a_broken_worker_does_not_cancel_through_a_connection_that_is_closing() {
     stage.send(other, HANG);
     stage.take();
     stage.unstick();
+    stage.finish(client);
     assert_eq!(stage.held(), (1, 1));
     assert!(stage.lane.receive().unwrap().is_none(), "nobody cancelled the second");
 }
@@ -192,6 +193,7 @@ fn a_body_beyond_its_announced_length_ends_the_connection_and_is_cancelled() {
     stage.publish();
     stage.lane.send_body(id, b"kay", false).unwrap();
     stage.publish();
+    stage.finish(client);
     assert_eq!(stage.held(), (0, 1));
     assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel(_))))));
     assert!(stage.lane.send_abort(id).unwrap());
@@ -238,6 +240,35 @@ fn what_a_dead_worker_had_published_still_counts() {
     stage.settle();
     assert!(stage.sent(client).ends_with("\r\n\r\nok"), "{}", stage.sent(client));
     assert_eq!((stage.load.get(), stage.held()), (0, (1, 0)));
+}
+
+#[test]
+fn a_whole_answer_is_not_lost_with_the_broken_one_behind_it() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.shard.driver.stuck = true;
+    for body in [b"one", b"two"] {
+        stage.send(client, HANG);
+        let id = stage.take();
+        stage.respond(id, Some(3), body, true);
+        stage.publish();
+    }
+    stage.send(client, HANG);
+    let third = stage.take();
+    stage.respond(third, Some(100), b"begun", false);
+    stage.publish();
+    // The first is sent; the second goes out in one piece with the beginning of the third.
+    stage.shard.driver.stuck = false;
+    stage.shard.turn().unwrap();
+    stage.shard.driver.stuck = true;
+    stage.settle();
+    assert!(stage.lane.send_abort(third).unwrap());
+    stage.publish();
+    stage.unstick();
+    let sent = stage.sent(client);
+    assert!(sent.contains("\r\n\r\ntwo") && sent.ends_with("\r\n\r\nbegun"), "{sent}");
+    stage.finish(client);
+    assert_eq!(stage.held(), (0, 0));
 }
 
 #[test]

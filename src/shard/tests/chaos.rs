@@ -386,6 +386,8 @@ impl Deaths {
             }
             self.stage.settle();
         }
+        // Behind an answer that was cut off the connection lingers.
+        self.stage.wait(limits::LINGER_TIMEOUT + limits::SWEEP_INTERVAL);
         for (token, asked) in &self.clients {
             let sent = self.stage.sent(*token);
             let open = self.stage.is_receiving(*token);

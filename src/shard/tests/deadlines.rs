@@ -165,6 +165,7 @@ fn a_response_that_has_begun_is_cut_off_at_the_deadline() {
     stage.wait(4 * SECOND);
     let sent = stage.sent(client);
     assert!(sent.ends_with("5\r\nbegun\r\n") && !sent.contains("504"), "{sent}");
+    stage.finish(client);
     assert_eq!((stage.held(), stage.gauge(|g| &g.overdue)), ((0, 1), 1));
     assert!(matches!(
         stage.lane.receive(),

@@ -129,6 +129,38 @@ fn a_shard_looks_by_itself_for_room_that_other_shards_make() {
 }
 
 #[test]
+fn a_shard_that_has_its_share_leaves_what_gets_free_to_those_who_wait_for_theirs() {
+    let limits = Limits { inflight_max: 4, inflight_share: 2, ..Limits::default() };
+    let mut stage = Stage::with(limits);
+    let clients: Vec<_> = (0..6)
+        .map(|tag| {
+            let client = stage.connect();
+            stage.send(client, &hang(tag));
+            client
+        })
+        .collect();
+    assert_eq!((stage.load.get(), stage.gauge(|g| &g.queued)), (4, 2), "nobody else wants any");
+    assert_eq!(stage.load.wanted(), 1);
+    stage.load.want(true);
+    for left in [3, 2] {
+        let (id, _) = stage.take_tagged();
+        stage.respond(id, Some(2), b"ok", true);
+        stage.publish();
+        assert_eq!((stage.load.get(), stage.gauge(|g| &g.queued)), (left, 2), "left to the other");
+    }
+    assert_eq!(stage.shard.driver.wait, Wait::AtMost(limits::QUEUE_POLL_INTERVAL));
+    let (id, _) = stage.take_tagged();
+    stage.respond(id, Some(2), b"ok", true);
+    stage.publish();
+    assert_eq!((stage.load.get(), stage.gauge(|g| &g.queued)), (2, 1), "less than its share");
+    stage.load.want(false);
+    stage.wait(limits::QUEUE_POLL_INTERVAL);
+    assert_eq!((stage.load.get(), stage.gauge(|g| &g.queued)), (3, 0));
+    assert_eq!(stage.load.wanted(), 0);
+    assert!(stage.sent(clients[0]).ends_with("ok"));
+}
+
+#[test]
 fn what_waited_is_routed_when_it_is_dispatched() {
     let mut stage = Stage::new();
     stage.worker_dies();

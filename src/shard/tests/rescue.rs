@@ -151,6 +151,7 @@ fn a_response_of_which_a_byte_was_sent_is_cut_off_and_not_repeated() {
     stage.worker_dies();
     stage.settle();
     assert!(stage.sent(client).ends_with("\r\n\r\nbegun"), "{}", stage.sent(client));
+    stage.finish(client);
     assert_eq!((stage.held(), stage.gauge(|g| &g.failed)), ((0, 0), 1));
 }
 
