@@ -96,6 +96,12 @@ def echo(scheme: str) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def secure() -> Iterator[Server]:
+    """As `echo`, over TLS only."""
+    yield from _shared("echo:app", scheme="https")
+
+
+@pytest.fixture(scope="module")
 def handlers(scheme: str) -> Iterator[Server]:
     """One worker and one shard of apps/handling.py."""
     yield from _shared("handling:app", scheme=scheme)

@@ -110,6 +110,17 @@ class Connection:
             self.socket = TlsSocket(connected, self._tls, self._name, self._session)
         self._unread = bytearray()
 
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What the connection can be resumed with; with TLS 1.3 only after something was read."""
+        assert isinstance(self.socket, TlsSocket)
+        return self.socket.tls.session
+
+    @property
+    def resumed(self) -> bool:
+        assert isinstance(self.socket, TlsSocket)
+        return bool(self.socket.tls.session_reused)
+
     def reconnect(self) -> None:
         """After a response that announced the end of the connection."""
         assert self.rest() == b"", "bytes behind the last response"
