@@ -298,9 +298,7 @@ def descriptors(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def serving(
-    app: str, *arguments: str | Path, workers: int = 1, shards: int = 1, scheme: str = "http"
-) -> Iterator[Server]:
+def serving(app: str, *arguments: str | Path, workers: int = 1, shards: int = 1, scheme: str = "http") -> Iterator[Server]:
     """One that is ready, to be shared by the tests of a module."""
     server = Server(app, *arguments, workers=workers, shards=shards, scheme=scheme)
     try:

@@ -4,6 +4,7 @@ Invariant: a `TlsSocket` keeps the two ends apart that the `ssl` module's own so
 b"", any other end is `truncated`, and its writing half can be closed alone.
 """
 
+import contextlib
 import socket
 import ssl
 import subprocess
@@ -30,7 +31,7 @@ class TlsSocket:
     ) -> None:
         self.raw, self.truncated = connected, False
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._unsent = b""
+        self._unsent, self._read = b"", b""
         self.tls = context.wrap_bio(self._in, self._out, server_hostname=name, session=session)
         try:
             while not self._shaken():
@@ -55,9 +56,14 @@ class TlsSocket:
         return bool(data)
 
     def recv(self, size: int) -> bytes:
+        if self._read:
+            data, self._read = self._read[:size], self._read[size:]
+            return data
         while True:
             try:
                 return self.tls.read(size)
+            except ssl.SSLZeroReturnError:
+                return b""
             except ssl.SSLWantReadError:
                 # Made while reading: an answer to a key update, an alert.
                 if made := self._out.read():
@@ -79,18 +85,20 @@ class TlsSocket:
             raise BlockingIOError
         taken = self.tls.write(data[: 16 * 1024])
         self._unsent = self._out.read()
-        try:
+        with contextlib.suppress(BlockingIOError):
             self._unsent = self._unsent[self.raw.send(self._unsent) :]
-        except BlockingIOError:
-            pass
         return taken
 
     def shutdown(self, how: int) -> None:
         assert how == socket.SHUT_WR
         try:
-            self.tls.unwrap()
-        except ssl.SSLWantReadError:
+            # What is here already would be lost: `unwrap` looks for the other side's end.
+            while data := self.tls.read(64 * 1024):
+                self._read += data
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
             pass
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
         self.raw.sendall(self._out.read())
         self.raw.shutdown(how)
 
@@ -108,6 +116,10 @@ class TlsSocket:
 
     def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         self.raw.setsockopt(level, option, value)
+
+    def getpeername(self) -> tuple[str, int]:
+        host, port = self.raw.getpeername()
+        return str(host), int(port)
 
     def getsockname(self) -> tuple[str, int]:
         host, port = self.raw.getsockname()
