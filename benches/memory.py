@@ -37,8 +37,10 @@ ROOT = Path(__file__).parents[1]
 
 def contenders(ours: Path) -> list[Contender]:
     return [
-        fasterapi(ours, "fasterapi", "ours, native handlers", "native", "stream_edge:app"),
-        fasterapi(ours, "fasterapi-asgi", "ours, ASGI", "asgi", "stream_asgi:app", "--interface", "asgi"),
+        fasterapi(ours, "fasterapi", "ours, native handlers", "native", "stream_edge:app", "--body-max", str(SIZE)),
+        fasterapi(
+            ours, "fasterapi-asgi", "ours, ASGI", "asgi", "stream_asgi:app", "--interface", "asgi", "--body-max", str(SIZE)
+        ),
         granian("granian-asgi", "Granian, ASGI", "asgi", "stream_asgi:app", "asgi"),
         uvicorn("uvicorn", "uvicorn with httptools and uvloop", "asgi", "stream_asgi:app", "uvloop"),
     ]

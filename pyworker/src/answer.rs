@@ -85,22 +85,26 @@ impl Head {
     }
 
     /// A head without fields.
-    fn of_status(status: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn of_status(status: &Bound<'_, PyAny>) -> PyResult<Self> {
         let Ok(status) = status.extract::<u16>() else {
             return Err(wrong("a status is an int", status));
         };
-        if !(100..=999).contains(&status) {
-            return Err(PyValueError::new_err(format!("{status} is not an HTTP status")));
+        // What the edge sends as a final response (RFC 9110 §15); interim ones are not an application's answer.
+        if !(200..=599).contains(&status) {
+            return Err(PyValueError::new_err(format!(
+                "{status} is not the status of a final response"
+            )));
         }
         Ok(Self { status, fields: Vec::new(), blob: Vec::new() })
     }
 
     /// RFC 9110 §6.4.1: whatever is written behind such a head is not sent.
     pub(crate) fn has_no_body(&self) -> bool {
-        self.status < 200 || matches!(self.status, 204 | 304)
+        matches!(self.status, 204 | 304)
     }
 
-    fn push(&mut self, name: &[u8], value: &[u8]) -> PyResult<()> {
+    /// Adds a field; its name in lower case.
+    pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) -> PyResult<()> {
         if name.is_empty() || !name.iter().all(is_token_byte) {
             return Err(PyValueError::new_err("a header name is not a token"));
         }

@@ -5,10 +5,11 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use pyo3::{exceptions::PyRuntimeError, prelude::*};
+use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyTuple};
 
 use crate::{
     answer::{Answer, is_plain_json},
+    endpoint::Target,
     exchange::{Arrived, Body, Exchange},
     fate::{Fate, Stage},
     ffi::{self, Step},
@@ -27,11 +28,13 @@ pub(crate) struct Place {
     pub(crate) call: Call,
 }
 
-/// Which of its endpoint's two functions handles an exchange: their results mean different things.
+/// Which function handles an exchange: their results mean different things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Fast,
     Slow,
+    /// An ASGI application, which has no result.
+    Asgi,
 }
 
 /// The request behind a first step: an `Exchange` only if somebody needed one.
@@ -61,9 +64,9 @@ impl Source {
             Self::Made(exchange) => return Ok(exchange.clone_ref(py)),
             Self::Scratch(request) => std::mem::take(request),
         };
-        let endpoint = serving.endpoint(place.route)?;
+        let names = serving.target(place.route)?.param_names().clone_ref(py);
         let handle = Handle::new(lanes.clone().unbind(), place.lane, place.id, Arc::default());
-        let exchange = Py::new(py, Exchange::new(py, made, endpoint, Body::Inside, handle))?;
+        let exchange = Py::new(py, Exchange::new(py, made, names, Body::Inside, handle))?;
         *self = Self::Made(exchange.clone_ref(py));
         Ok(exchange)
     }
@@ -142,14 +145,23 @@ pub(crate) fn begin(
     let py = lanes.py();
     let own = lanes.get();
     let route = source.request().route as usize;
-    let endpoint = serving.endpoint(route)?;
+    let target = serving.target(route)?;
     let mut place = Place { lane: at.0, id: at.1, route, call: Call::Fast };
-    let called = match endpoint.call_fast(py, source.request()) {
-        Some(called) => called,
-        None => {
+    let fast = match target {
+        Target::Native(endpoint) => endpoint.get().call_fast(py, source.request()),
+        Target::Asgi(_) => None,
+    };
+    let called = match (fast, target) {
+        (Some(called), _) => called,
+        (None, Target::Native(endpoint)) => {
             place.call = Call::Slow;
             let exchange = source.exchange(lanes, serving, place)?;
-            endpoint.call_slow(py, exchange.bind(py).as_any())
+            endpoint.get().call_slow(py, exchange.bind(py).as_any())
+        }
+        (None, Target::Asgi(endpoint)) => {
+            place.call = Call::Asgi;
+            let exchange = source.exchange(lanes, serving, place)?;
+            endpoint.get().call(py, &exchange)
         }
     };
     let coroutine = match called {
@@ -212,7 +224,7 @@ fn enter_task(
     task: Py<PyAny>,
 ) -> PyResult<()> {
     let (py, own) = (lanes.py(), lanes.get());
-    let cancels = own.serving(py)?.endpoint(place.route)?.cancels;
+    let cancels = own.serving(py)?.target(place.route)?.cancels();
     own.tasks.fetch_add(1, Ordering::Relaxed);
     own.lane(py, place.lane, |lane| {
         let fate = exchange.get().handle().fate();
@@ -306,19 +318,46 @@ pub(crate) fn finish(
     let made = match place.call {
         // Nobody waits for what it returned: its client went away, or has everything.
         _ if stage == Stage::Gone => return Ok(()),
-        Call::Slow if stage == Stage::Ended && value.is_none() => return Ok(()),
+        Call::Slow | Call::Asgi if stage == Stage::Ended && value.is_none() => return Ok(()),
+        Call::Asgi => Err(incomplete(py, stage, value, source)?),
         Call::Slow if value.is_none() || stage != Stage::Unanswered => Err(unfinished(stage)),
         Call::Slow => Answer::parse(value),
         Call::Fast if is_plain_json(value) => match serving.dumps(value) {
             Ok(body) => return own.answer_json(serving, place, source, &body),
             Err(error) => Err(error),
         },
-        Call::Fast => serving.encode(value, serving.endpoint(place.route)?.status),
+        Call::Fast => match serving.encode(value, serving.target(place.route)?.status()) {
+            Ok(encoded) if encoded.is_instance_of::<PyTuple>() => Answer::parse(&encoded),
+            Ok(live) => return deliver(lanes, place, &live, source),
+            Err(error) => Err(error),
+        },
     };
     match made {
         Ok(answer) => own.answer(py, place, source, answer),
         Err(error) => raised(lanes, place, source, error),
     }
+}
+
+/// A fast call's result turned out to be made while it is sent: a task of its own does that.
+fn deliver(
+    lanes: &Bound<'_, Lanes>,
+    place: Place,
+    live: &Bound<'_, PyAny>,
+    source: &mut Source,
+) -> PyResult<()> {
+    let py = lanes.py();
+    let serving = lanes.get().serving(py)?;
+    let exchange = source.exchange(lanes, serving, place)?;
+    let coroutine = match serving.deliver(live, &exchange) {
+        Ok(coroutine) => coroutine,
+        Err(error) => return raised(lanes, place, source, error),
+    };
+    let place = Place { call: Call::Slow, ..place };
+    let context = ffi::call0(py, &serving.copy_context)?;
+    let rest =
+        new_rest(lanes, place, exchange.clone_ref(py), &context, &coroutine, State::Running)?;
+    let task = serving.new_task(rest.bind(py).as_any(), &context, false)?;
+    enter_task(lanes, place, &exchange, task.unbind())
 }
 
 /// What is wrong with what a handler returned, given how far its own answer has come.
@@ -330,10 +369,32 @@ fn unfinished(stage: Stage) -> PyErr {
     })
 }
 
+/// The same for an ASGI application, in the words that are known from uvicorn.
+fn incomplete(
+    py: Python<'_>,
+    stage: Stage,
+    value: &Bound<'_, PyAny>,
+    source: &Source,
+) -> PyResult<PyErr> {
+    let held = match source {
+        Source::Made(exchange) => exchange.get().held.borrow(py)?.is_some(),
+        Source::Scratch(_) => false,
+    };
+    Ok(PyRuntimeError::new_err(match stage {
+        Stage::Ended | Stage::Gone => {
+            format!("ASGI callable should return None, but returned '{}'.", value.repr()?)
+        }
+        Stage::Unanswered if !held => "ASGI callable returned without starting response.".into(),
+        Stage::Unanswered | Stage::Started => {
+            "ASGI callable returned without completing response.".into()
+        }
+    }))
+}
+
 /// The coroutine, or what encodes its result, has raised: answers or aborts.
 ///
-/// An error is one that must end the worker: SystemExit and KeyboardInterrupt do, as they end any asyncio program.
-/// A CancelledError aborts, whoever raised it: there is nobody left to answer, or nothing to say.
+/// An error is one that must end the worker: SystemExit and KeyboardInterrupt of a handler do, as they end any asyncio program.
+/// A CancelledError of a handler aborts, whoever raised it: there is nobody left to answer, or nothing to say.
 pub(crate) fn raised(
     lanes: &Bound<'_, Lanes>,
     place: Place,
@@ -343,10 +404,14 @@ pub(crate) fn raised(
     let (py, own) = (lanes.py(), lanes.get());
     let serving = own.serving(py)?;
     let stage = source.stage();
-    let exits = is_exit(py, &error);
-    let nothing_to_say = exits
-        || serving.is_cancelled(py, &error)
-        || (stage == Stage::Gone && serving.is_disconnected(py, &error));
+    // An ASGI application is somebody else's: it neither ends the worker nor leaves its client without a word.
+    let exits = place.call != Call::Asgi && is_exit(py, &error);
+    let cancelled = serving.is_cancelled(py, &error);
+    let nothing_to_say = match stage {
+        _ if exits => true,
+        Stage::Gone => cancelled || serving.is_disconnected(py, &error),
+        _ => cancelled && place.call != Call::Asgi,
+    };
     let answer = if nothing_to_say {
         None
     } else {
@@ -354,10 +419,15 @@ pub(crate) fn raised(
         let exchange = source.exchange(lanes, serving, place)?;
         Some(serving.fail(py, error.clone_ref(py), &exchange))
     };
-    match (stage, answer) {
-        (Stage::Unanswered, Some(answer)) => own.answer(py, place, source, answer)?,
-        (Stage::Unanswered, None) | (Stage::Started, _) => own.abort(py, place, source)?,
-        (Stage::Ended | Stage::Gone, _) => {}
+    // A head that was accepted and not written yet gives way to an answer that says what happened.
+    let early = match stage {
+        Stage::Unanswered => true,
+        Stage::Started => own.lane(py, place.lane, |lane| Ok(lane.retract(place.id)))?,
+        Stage::Ended | Stage::Gone => return if exits { Err(error) } else { Ok(()) },
+    };
+    match answer {
+        Some(answer) if early => own.answer(py, place, source, answer)?,
+        _ => own.abort(py, place, source)?,
     }
     if exits { Err(error) } else { Ok(()) }
 }

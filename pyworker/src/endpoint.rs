@@ -10,7 +10,7 @@ use pyo3::{
     types::{PyBool, PyFloat, PyInt, PyString, PyTuple},
 };
 
-use crate::{exchange::Arrived, fate::Cancels, ffi};
+use crate::{asgi::AsgiEndpoint, exchange::Arrived, fate::Cancels, ffi};
 
 /// Digits of an integer that certainly fits 64 bits.
 const INT_DIGITS_MAX: usize = 18;
@@ -31,16 +31,55 @@ struct Fast {
     args: Vec<(usize, Plain)>,
 }
 
+/// What answers a route.
+#[derive(Debug, FromPyObject)]
+pub(crate) enum Target {
+    Native(Py<Endpoint>),
+    Asgi(Py<AsgiEndpoint>),
+}
+
+impl Target {
+    /// It takes the request's body piece by piece.
+    pub(crate) fn streams(&self) -> bool {
+        match self {
+            Self::Native(endpoint) => endpoint.get().streams,
+            Self::Asgi(_) => true,
+        }
+    }
+
+    pub(crate) fn cancels(&self) -> Cancels {
+        match self {
+            Self::Native(endpoint) => endpoint.get().cancels,
+            Self::Asgi(_) => Cancels::Deadline,
+        }
+    }
+
+    /// Of a plain result.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Native(endpoint) => endpoint.get().status,
+            Self::Asgi(_) => 200,
+        }
+    }
+
+    pub(crate) fn param_names(&self) -> &Py<PyTuple> {
+        match self {
+            Self::Native(endpoint) => &endpoint.get().param_names,
+            Self::Asgi(endpoint) => endpoint.get().param_names(),
+        }
+    }
+}
+
 #[pyclass(frozen, module = "fasterapi._native")]
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     slow: Py<PyAny>,
     fast: Option<Fast>,
-    pub(crate) param_names: Py<PyTuple>,
-    pub(crate) status: u16,
+    param_names: Py<PyTuple>,
+    status: u16,
     /// Its slow call takes the request's body piece by piece.
-    pub(crate) streams: bool,
-    pub(crate) cancels: Cancels,
+    streams: bool,
+    cancels: Cancels,
 }
 
 #[pymethods]

@@ -22,8 +22,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     answer::{Head, body_of},
-    endpoint::Endpoint,
+    asgi::Held,
     fate::{Fate, Stage},
+    ffi::GilCell,
     handle::Handle,
     lane::Taken,
     waiting::{Finished, Waiting, Wish},
@@ -79,6 +80,70 @@ impl Arrived {
         self.text(self.method) == b"HEAD"
     }
 
+    /// True for HTTP/1.1 without encryption, which is not a WebSocket.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.version == 11 && !self.secure && !self.websocket
+    }
+
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    pub(crate) fn path(&self) -> &[u8] {
+        self.text(self.path)
+    }
+
+    pub(crate) fn raw_path(&self) -> &[u8] {
+        self.text(self.raw_path)
+    }
+
+    pub(crate) fn query(&self) -> &[u8] {
+        self.text(self.query)
+    }
+
+    pub(crate) fn method_name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        Ok(match self.text(self.method) {
+            b"GET" => pyo3::intern!(py, "GET").clone(),
+            b"POST" => pyo3::intern!(py, "POST").clone(),
+            b"PUT" => pyo3::intern!(py, "PUT").clone(),
+            b"DELETE" => pyo3::intern!(py, "DELETE").clone(),
+            b"PATCH" => pyo3::intern!(py, "PATCH").clone(),
+            b"HEAD" => pyo3::intern!(py, "HEAD").clone(),
+            other => decoded(py, other)?,
+        })
+    }
+
+    pub(crate) fn version<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        match self.version {
+            10 => pyo3::intern!(py, "1.0"),
+            20 => pyo3::intern!(py, "2"),
+            30 => pyo3::intern!(py, "3"),
+            _ => pyo3::intern!(py, "1.1"),
+        }
+        .clone()
+    }
+
+    pub(crate) fn scheme<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        match (self.websocket, self.secure) {
+            (false, false) => pyo3::intern!(py, "http"),
+            (false, true) => pyo3::intern!(py, "https"),
+            (true, false) => pyo3::intern!(py, "ws"),
+            (true, true) => pyo3::intern!(py, "wss"),
+        }
+        .clone()
+    }
+
+    /// All fields, as `[(name, value), …]`.
+    pub(crate) fn header_list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let pairs = self.fields().iter();
+        let pairs = pairs.map(|field| (self.bytes(py, field.name), self.bytes(py, field.value)));
+        PyList::new(py, pairs.collect::<Vec<_>>())
+    }
+
+    fn bytes<'py>(&self, py: Python<'py>, span: Span) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.text(span))
+    }
+
     /// The bytes behind a span; the lane has checked it against the blob.
     fn text(&self, span: Span) -> &[u8] {
         span.of(self.buffer.get(..self.blob_end).unwrap_or_default()).unwrap_or_default()
@@ -118,6 +183,8 @@ pub(crate) struct Exchange {
     in_pieces: bool,
     /// The body's end was taken.
     exhausted: AtomicBool,
+    /// The head of an ASGI application's response, until its body begins.
+    pub(crate) held: GilCell<Option<Held>>,
     handle: Handle,
 }
 
@@ -136,7 +203,7 @@ impl Exchange {
     pub(crate) fn new(
         py: Python<'_>,
         request: Arrived,
-        endpoint: &Endpoint,
+        param_names: Py<PyTuple>,
         body: Body,
         handle: Handle,
     ) -> Self {
@@ -147,13 +214,14 @@ impl Exchange {
         }
         Self {
             request,
-            param_names: endpoint.param_names.clone_ref(py),
+            param_names,
             path: PyOnceLock::new(),
             headers: PyOnceLock::new(),
             path_params: PyOnceLock::new(),
             body: whole,
             in_pieces,
             exhausted: AtomicBool::new(false),
+            held: GilCell::new(None),
             handle,
         }
     }
@@ -170,6 +238,11 @@ impl Exchange {
         self.handle.fate()
     }
 
+    /// The body's end was taken.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::Relaxed)
+    }
+
     /// The next piece of the body.
     pub(crate) fn take_input(&self, py: Python<'_>) -> PyResult<Taken> {
         if self.exhausted.load(Ordering::Relaxed) {
@@ -179,10 +252,14 @@ impl Exchange {
             self.handle.take_input(py)?
         } else {
             self.exhausted.store(true, Ordering::Relaxed);
-            let body = self.whole_body(py);
-            if body.as_bytes().is_empty() { Taken::End } else { Taken::Piece(body.unbind()) }
+            let bytes = self.whole_body(py);
+            if bytes.as_bytes().is_empty() {
+                Taken::End
+            } else {
+                Taken::Piece { bytes: bytes.unbind(), last: true }
+            }
         };
-        if matches!(taken, Taken::End) {
+        if matches!(taken, Taken::End | Taken::Piece { last: true, .. }) {
             self.exhausted.store(true, Ordering::Relaxed);
         }
         Ok(taken)
@@ -194,7 +271,7 @@ impl Exchange {
     }
 
     fn bytes<'py>(&self, py: Python<'py>, span: Span) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.request.text(span))
+        self.request.bytes(py, span)
     }
 }
 
@@ -226,15 +303,7 @@ fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
 impl Exchange {
     #[getter]
     fn method<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
-        Ok(match self.request.text(self.request.method) {
-            b"GET" => pyo3::intern!(py, "GET").clone(),
-            b"POST" => pyo3::intern!(py, "POST").clone(),
-            b"PUT" => pyo3::intern!(py, "PUT").clone(),
-            b"DELETE" => pyo3::intern!(py, "DELETE").clone(),
-            b"PATCH" => pyo3::intern!(py, "PATCH").clone(),
-            b"HEAD" => pyo3::intern!(py, "HEAD").clone(),
-            other => decoded(py, other)?,
-        })
+        self.request.method_name(py)
     }
 
     #[getter]
@@ -255,36 +324,17 @@ impl Exchange {
 
     #[getter]
     fn http_version<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        match self.request.version {
-            10 => pyo3::intern!(py, "1.0"),
-            20 => pyo3::intern!(py, "2"),
-            30 => pyo3::intern!(py, "3"),
-            _ => pyo3::intern!(py, "1.1"),
-        }
-        .clone()
+        self.request.version(py)
     }
 
     #[getter]
     fn scheme<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        match (self.request.websocket, self.request.secure) {
-            (false, false) => pyo3::intern!(py, "http"),
-            (false, true) => pyo3::intern!(py, "https"),
-            (true, false) => pyo3::intern!(py, "ws"),
-            (true, true) => pyo3::intern!(py, "wss"),
-        }
-        .clone()
+        self.request.scheme(py)
     }
 
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let make = || {
-            let pairs = self
-                .request
-                .fields()
-                .iter()
-                .map(|field| (self.bytes(py, field.name), self.bytes(py, field.value)));
-            Ok::<_, PyErr>(PyList::new(py, pairs.collect::<Vec<_>>())?.unbind())
-        };
+        let make = || Ok::<_, PyErr>(self.request.header_list(py)?.unbind());
         Ok(self.headers.get_or_try_init(py, make)?.bind(py).clone())
     }
 

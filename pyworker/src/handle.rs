@@ -7,7 +7,7 @@ use std::{sync::Arc, thread};
 use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyBytes};
 
 use crate::{
-    answer::Head,
+    answer::{Answer, Head},
     fate::{Fate, Stage},
     lane::{Lane, Taken},
     lanes::Lanes,
@@ -91,6 +91,11 @@ impl Handle {
             Stage::Ended => "the response has ended already",
         };
         Err(PyRuntimeError::new_err(wrong))
+    }
+
+    /// A whole answer, where nothing was answered yet.
+    pub(crate) fn answer(&self, py: Python<'_>, answer: Answer) -> PyResult<()> {
+        self.books(py, |lane, id, fate| lane.answer(py, id, fate, answer))
     }
 
     /// True when more is queued than the client takes at the moment.

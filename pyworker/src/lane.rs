@@ -57,7 +57,11 @@ pub(crate) enum Errand {
 /// What there is of a request's body.
 #[derive(Debug)]
 pub(crate) enum Taken {
-    Piece(Py<PyBytes>),
+    Piece {
+        bytes: Py<PyBytes>,
+        /// Nothing comes behind it.
+        last: bool,
+    },
     End,
     NotYet,
     Gone,
@@ -236,11 +240,11 @@ impl Lane {
         let Some(open) = self.open.get_mut(&id) else { return Ok(Taken::Gone) };
         let taken = match &mut open.input {
             _ if open.fate.is_gone() => Taken::Gone,
-            Input::Stream { waiting, .. } if !waiting.is_empty() => {
-                let piece = PyBytes::new(py, waiting).unbind();
+            Input::Stream { waiting, ended } if !waiting.is_empty() => {
+                let bytes = PyBytes::new(py, waiting).unbind();
                 open.credit_due += waiting.len() as u64;
                 waiting.clear();
-                Taken::Piece(piece)
+                Taken::Piece { bytes, last: *ended }
             }
             Input::Stream { ended: false, .. } => Taken::NotYet,
             Input::Stream { .. } | Input::Done | Input::Whole { .. } => Taken::End,
@@ -355,6 +359,12 @@ impl Lane {
         let accepted = self.write(py, id, fate, body, true)?;
         accepted.unwrap_or_else(|_| unreachable!("no length was named"));
         Ok(())
+    }
+
+    /// Takes back what was accepted of a response of which nothing was written. False: it is too late.
+    pub(crate) fn retract(&mut self, id: u64) -> bool {
+        let Some(open) = self.open.get_mut(&id) else { return false };
+        open.output.retract()
     }
 
     /// Accepts the head of a response.

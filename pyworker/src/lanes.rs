@@ -27,7 +27,7 @@ use pyo3::{
 use crate::{
     answer::Answer,
     drive::{self, First, Place, Source},
-    endpoint::Endpoint,
+    endpoint::Target,
     exchange::{Arrived, Body, Exchange},
     fate::{Fate, Stage},
     ffi::{self, GilCell},
@@ -277,19 +277,20 @@ impl Lanes {
         })
     }
 
-    #[pyo3(signature = (endpoints, *, r#loop, dumps, dumps_args, encode, fail))]
+    #[pyo3(signature = (endpoints, *, r#loop, dumps, dumps_args, encode, fail, deliver = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python interface")]
     fn serve<'py>(
         &self,
         py: Python<'py>,
-        endpoints: Vec<Py<Endpoint>>,
+        endpoints: Vec<Target>,
         r#loop: Bound<'py, PyAny>,
         dumps: Bound<'py, PyAny>,
         dumps_args: Bound<'py, PyTuple>,
         encode: Bound<'py, PyAny>,
         fail: Bound<'py, PyAny>,
+        deliver: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        let callbacks = Callbacks { event_loop: r#loop, dumps, dumps_args, encode, fail };
+        let callbacks = Callbacks { event_loop: r#loop, dumps, dumps_args, encode, fail, deliver };
         let serving = Serving::new(py, endpoints, callbacks)?;
         self.serving
             .set(py, serving)
@@ -378,7 +379,7 @@ fn drain_lane(
 ) -> PyResult<()> {
     let (py, own) = (lanes.py(), lanes.get());
     for taken in 1..=DRAIN_RECORDS_MAX {
-        let streams = |route: u32| serving.endpoint(route as usize).is_ok_and(|e| e.streams);
+        let streams = |route: u32| serving.target(route as usize).is_ok_and(Target::streams);
         let next = own.lane(py, index, |lane| lane.next(scratch, streams))?;
         let Some(event) = next else { break };
         let begun = match event {
@@ -425,9 +426,8 @@ fn begin_made(
     made: Made,
 ) -> PyResult<()> {
     let Made { id, request, body, fate } = made;
-    let endpoint = serving.endpoint(request.route as usize)?;
+    let names = serving.target(request.route as usize)?.param_names().clone_ref(lanes.py());
     let handle = Handle::new(lanes.clone().unbind(), lane, id, fate);
-    let exchange =
-        Py::new(lanes.py(), Exchange::new(lanes.py(), *request, endpoint, body, handle))?;
+    let exchange = Py::new(lanes.py(), Exchange::new(lanes.py(), *request, names, body, handle))?;
     drive::begin(lanes, serving, (lane, id), Source::Made(exchange)).map(drop)
 }

@@ -9,6 +9,7 @@
 #![allow(missing_docs, reason = "the module's docstrings are Python's")]
 
 mod answer;
+mod asgi;
 mod calls;
 mod drive;
 mod endpoint;
@@ -46,6 +47,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ClientDisconnected", serving::client_disconnected(module.py())?)?;
     module.add_class::<exchange::Exchange>()?;
     module.add_class::<endpoint::Endpoint>()?;
+    module.add_class::<asgi::AsgiEndpoint>()?;
+    module.add_class::<asgi::Cycle>()?;
     module.add_class::<lanes::Lanes>()?;
     module.add_class::<calls::Calls>()?;
     module.add_function(wrap_pyfunction!(die_with_parent, module)?)?;

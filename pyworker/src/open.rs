@@ -183,6 +183,15 @@ impl Output {
         self.queued > OUTPUT_QUEUED_MAX
     }
 
+    /// Forgets the response if nothing of it was written.
+    pub(crate) fn retract(&mut self) -> bool {
+        let unwritten = self.head.is_some();
+        if unwritten {
+            *self = Self { ready: self.ready, credit: self.credit, ..Self::default() };
+        }
+        unwritten
+    }
+
     /// Drops what is queued: nothing but ABORT follows.
     pub(crate) fn abort(&mut self) {
         (self.aborts, self.head, self.queued) = (true, None, 0);

@@ -6,11 +6,15 @@
 
 use pyo3::{exceptions::PyStopIteration, prelude::*, sync::PyOnceLock, types::PyBytes};
 
-use crate::{exchange::Exchange, ffi::GilCell, lane::Taken};
+use crate::{asgi, exchange::Exchange, ffi::GilCell, lane::Taken};
 
 /// Ends at once, without a value.
 #[pyclass(frozen, module = "fasterapi._native")]
 pub(crate) struct Finished;
+
+/// Raises when it is awaited: what went wrong when it was made.
+#[pyclass(frozen, module = "fasterapi._native")]
+pub(crate) struct Refused(PyErr);
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub(crate) enum Wish {
     Room,
     /// That nobody waits for the response any more.
     Disconnect,
+    /// What ASGI's `receive` gives: pieces of the body, then the disconnect.
+    Event,
 }
 
 #[pyclass(frozen, module = "fasterapi._native")]
@@ -34,7 +40,7 @@ pub(crate) struct Waiting {
 /// The outcome of a look.
 enum Look {
     Nothing,
-    Piece(Py<PyBytes>),
+    Found(Py<PyAny>),
     NotYet,
 }
 
@@ -52,11 +58,29 @@ impl Waiting {
             Wish::Room if !handle.is_full(py)? => Look::Nothing,
             Wish::Disconnect | Wish::Room => Look::NotYet,
             Wish::Piece => match exchange.take_input(py)? {
-                Taken::Piece(bytes) => Look::Piece(bytes),
-                Taken::End => Look::Piece(PyBytes::new(py, b"").unbind()),
+                Taken::Piece { bytes, .. } => Look::Found(bytes.into_any()),
+                Taken::End => Look::Found(PyBytes::new(py, b"").into_any().unbind()),
                 Taken::NotYet => Look::NotYet,
                 Taken::Gone => return Err(handle.disconnected(py)?),
             },
+            Wish::Event => return self.event(py),
+        })
+    }
+
+    fn event(&self, py: Python<'_>) -> PyResult<Look> {
+        let exchange = self.exchange.get();
+        if exchange.fate().is_over() {
+            return Ok(Look::Found(asgi::disconnect_event(py)?));
+        }
+        let taken =
+            if exchange.is_exhausted() { Taken::NotYet } else { exchange.take_input(py)? };
+        Ok(match taken {
+            Taken::Piece { bytes, last } => {
+                Look::Found(asgi::request_event(py, bytes.bind(py), !last)?)
+            }
+            Taken::End => Look::Found(asgi::request_event(py, &PyBytes::new(py, b""), false)?),
+            Taken::NotYet => Look::NotYet,
+            Taken::Gone => Look::Found(asgi::disconnect_event(py)?),
         })
     }
 
@@ -84,12 +108,14 @@ impl Waiting {
         self.leave(py)?;
         match self.look(py)? {
             Look::Nothing => return Ok(None),
-            Look::Piece(bytes) => return Err(PyStopIteration::new_err((bytes,))),
+            Look::Found(value) => return Err(PyStopIteration::new_err((value,))),
             Look::NotYet => {}
         }
         let future = match self.wish {
             Wish::Room => self.exchange.get().handle().await_room(py)?,
-            Wish::Piece | Wish::Disconnect => self.exchange.get().handle().await_input(py)?,
+            Wish::Piece | Wish::Disconnect | Wish::Event => {
+                self.exchange.get().handle().await_input(py)?
+            }
         };
         drop(self.future.borrow(py)?.replace(future.clone().unbind()));
         // As `Future.__await__` does before it yields itself.
@@ -118,6 +144,44 @@ impl Waiting {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.leave(py)
     }
+}
+
+impl Refused {
+    pub(crate) fn with(py: Python<'_>, error: PyErr) -> PyResult<Bound<'_, PyAny>> {
+        Ok(Bound::new(py, Self(error))?.into_any())
+    }
+}
+
+#[pymethods]
+impl Refused {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<()> {
+        Err(self.0.clone_ref(py))
+    }
+
+    fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(self.0.clone_ref(value.py()))
+    }
+
+    #[pyo3(signature = (error, value = None, traceback = None))]
+    fn throw(
+        &self,
+        error: &Bound<'_, PyAny>,
+        value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = traceback;
+        Err(PyErr::from_value(value.unwrap_or(error).clone()))
+    }
+
+    fn close(&self) {}
 }
 
 impl Finished {

@@ -19,14 +19,16 @@ def dumps(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def encode(value: Any, status: int) -> "_native.Answer":
+def encode(value: Any, status: int) -> Any:
+    if type(value).__name__ == "Live":
+        return value
     return status, [(b"content-type", b"text/plain")], str(value).encode()
 
 
 class World:
     """`endpoints` by name; `ask` sends a request to one of them, `answer` waits for what came back."""
 
-    def __init__(self, endpoints: dict[str, "_native.Endpoint"], **geometry: int) -> None:
+    def __init__(self, endpoints: dict[str, "_native.Endpoint"], *, deliver: Any = None, **geometry: int) -> None:
         self.edge = _native.EdgeSide(**geometry)  # type: ignore[attr-defined]
         self.lanes = _native.Lanes(self.edge.attach(), self.edge.fds())
         self.routes = {name: place for place, name in enumerate(endpoints)}
@@ -41,7 +43,9 @@ class World:
             failures.append(error)
             return 500, [], f"{type(error).__name__}: {error} on {exchange.path}".encode()
 
-        self.lanes.serve(list(endpoints.values()), loop=self.loop, dumps=dumps, dumps_args=(), encode=encode, fail=fail)
+        self.lanes.serve(
+            list(endpoints.values()), loop=self.loop, dumps=dumps, dumps_args=(), encode=encode, fail=fail, deliver=deliver
+        )
         self.loop.add_reader(self.lanes.fileno(), self.lanes.drain)
         self.seen: dict[int, list[Message]] = {}
         self.bodies: dict[int, bytearray] = {}
@@ -124,9 +128,9 @@ class Upload:
 
 
 @contextlib.contextmanager
-def world(endpoints: dict[str, "_native.Endpoint"], **geometry: int) -> Iterator[World]:
+def world(endpoints: dict[str, "_native.Endpoint"], *, deliver: Any = None, **geometry: int) -> Iterator[World]:
     """Also sees to it that `asyncio.current_task` asks the lanes, as the worker does."""
-    made = World(endpoints, **geometry)
+    made = World(endpoints, deliver=deliver, **geometry)
     original = asyncio.current_task
 
     def current_task(loop: Any = None) -> Any:

@@ -196,7 +196,8 @@ def test_lanes_take_turns() -> None:
         ((200, [(b"a", b"b\r\nc: d")], b""), "a header value contains a line break or NUL"),
         ((200, [(b"a", b"b" * 70_000)], b""), "the response has too many or too long header fields"),
         ((200, [(b"a", b"b")] * 101, b""), "the response has too many or too long header fields"),
-        ((99, [], b""), "99 is not an HTTP status"),
+        ((99, [], b""), "99 is not the status of a final response"),
+        ((600, [], b""), "600 is not the status of a final response"),
         (("200", [], b""), "a status is an int, not str"),
     ],
 )

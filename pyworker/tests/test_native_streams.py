@@ -529,14 +529,14 @@ def mistakes() -> dict[str, tuple[Callable[[Any], Any], int, str]]:
     return {
         "nothing": (nothing, 500, "the handler returned None without having started a response"),
         "no_end": (no_end, 0, "the handler returned without having ended its response"),
-        "only_start": (only_start, 0, "the handler returned without having ended its response"),
+        "only_start": (only_start, 500, "the handler returned without having ended its response"),
         "raises": (raises, 0, "half way"),
-        "starts_twice": (starts_twice, 0, "the response was started already"),
+        "starts_twice": (starts_twice, 500, "the response was started already"),
         "writes_first": (writes_first, 500, "the response was not started"),
-        "answers_too": (answers_too, 0, "the handler returned without having ended its response"),
+        "answers_too": (answers_too, 500, "the handler returned without having ended its response"),
         "too_long": (too_long, 0, "the response's body is longer than its content-length, 3"),
-        "too_short": (too_short, 0, "the response's body ends after 2 bytes, short of its content-length, 3"),
-        "text": (text, 0, "a body is bytes, bytearray or memoryview, not str"),
+        "too_short": (too_short, 500, "the response's body ends after 2 bytes, short of its content-length, 3"),
+        "text": (text, 500, "a body is bytes, bytearray or memoryview, not str"),
         "bad_header": (bad_header, 500, "a header name is not a token"),
         "bad_status": (bad_status, 500, "a status is an int, not str"),
         "bad_length": (bad_length, 500, "can't convert negative int to unsigned"),
@@ -702,3 +702,30 @@ def test_the_disconnect_can_be_asked_for_in_a_thread_while_the_loop_sleeps() -> 
         thread.join()
         assert found == [False]
         assert w.answer(ident) == (200, b"")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_fast_call_may_return_what_has_to_be_delivered(waits: bool, asks: bool) -> None:
+    class Live:
+        pass
+
+    async def handler() -> Any:
+        if asks:
+            asyncio.current_task()
+        if waits:
+            await asyncio.sleep(0)
+        return Live()
+
+    async def deliver(live: Any, exchange: Any) -> None:
+        assert isinstance(live, Live)
+        exchange.start(200, HEADERS)
+        await exchange.write(PIECE * 40)
+        await exchange.write(b"", end=True)
+
+    async def breaks(live: Any, exchange: Any) -> None:
+        raise ValueError("on the way")
+
+    for deliver_with, expected in ((deliver, (200, PIECE * 40)), (breaks, (500, b"ValueError: on the way on /x"))):
+        with world({"x": fast(handler)}, deliver=deliver_with) as w:
+            assert w.get("x") == expected

@@ -4,6 +4,7 @@
 //! number, a default is its value, a path is absolute or found. Deliberately absent: sockets, processes, files being opened.
 #![forbid(unsafe_code)]
 
+pub mod application;
 mod lifecycle;
 pub mod limits;
 pub mod tls;
@@ -155,7 +156,11 @@ struct RunArgs {
     shards: usize,
 
     #[command(flatten)]
+<<<<<<< HEAD
     tls: tls::TlsArgs,
+=======
+    application: application::ApplicationArgs,
+>>>>>>> main
 
     #[command(flatten)]
     limits: limits::Limits,
@@ -313,6 +318,8 @@ pub enum Bind {
 pub struct Config {
     /// The application.
     pub app: AppSpec,
+    /// What it is, and how it is asked.
+    pub application: application::Application,
     /// Where it is imported from; absolute.
     pub app_dir: String,
     /// The interpreter; exists and is executable.
@@ -395,7 +402,11 @@ impl RunArgs {
             lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
+<<<<<<< HEAD
             tls: args.tls.resolve(&surroundings.current_dir, &args.host, args.uds.is_some())?,
+=======
+            application: args.application.resolve(),
+>>>>>>> main
             debug: args.debug,
             bind: args.uds.map_or(Bind::Tcp(args.host, args.port), Bind::Unix),
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),
@@ -483,7 +494,7 @@ mod tests {
         }
     }
 
-    fn resolve(args: &[&str]) -> Result<Config, ConfigError> {
+    pub(super) fn resolve(args: &[&str]) -> Result<Config, ConfigError> {
         let args = ["fasterapi", "run", "--python", "/bin/sh"].iter().chain(args);
         match CommandLine::try_parse_from(args).unwrap().command {
             Command::Run(args) => args.resolve(&bare()),
@@ -491,7 +502,7 @@ mod tests {
         }
     }
 
-    fn usage_error(args: &[&str]) -> String {
+    pub(super) fn usage_error(args: &[&str]) -> String {
         let args = ["fasterapi", "run"].iter().chain(args);
         CommandLine::try_parse_from(args).unwrap_err().to_string()
     }

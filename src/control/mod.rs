@@ -73,6 +73,10 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
         log_level: config.log_level.name(),
         spin_us: u64::try_from(spin.as_micros()).unwrap_or_else(|_| unreachable!("SPIN_MAX")),
         server: listeners.server.clone(),
+        interface: config.application.interface,
+        factory: config.application.factory,
+        root_path: config.application.root_path.clone(),
+        lifespan: config.application.lifespan,
     };
     runtime.block_on(async {
         let signals = Signals::new().map_err(SystemError::other("signals"))?;

@@ -495,8 +495,9 @@ fn routes_of(manifest: &Manifest) -> Result<Routes, WorkerError> {
         methods: route.methods.clone(),
     };
     let specs = manifest.routes.iter().map(spec).collect();
-    Routes::new(specs, manifest.redirect_slashes)
-        .map_err(|error| WorkerError::Routes(error.to_string()))
+    let routes = Routes::new(specs, manifest.redirect_slashes)
+        .map_err(|error| WorkerError::Routes(error.to_string()))?;
+    Ok(if manifest.catch_all { routes.catching_all(0) } else { routes })
 }
 
 /// The runtime's clock.

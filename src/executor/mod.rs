@@ -128,6 +128,10 @@ impl ProcessPoolExecutor {
             // The driver sleeps whenever it has nothing to do, and spinning on one side alone gains nothing.
             spin_us: 0,
             server: (String::new(), None),
+            interface: "native",
+            factory: false,
+            root_path: String::new(),
+            lifespan: "off",
         };
         let (commands, received) = mpsc::channel();
         let desk = Arc::new(Desk::new(commands, Doorbell::new()?));

@@ -40,6 +40,14 @@ pub struct Attach<'a> {
     pub spin_us: u64,
     /// ASGI's `server`: host and port, or a Unix socket's path and nothing.
     pub server: (&'a str, Option<u16>),
+    /// How the application is called: `auto`, `native`, `asgi` or `wsgi`.
+    pub interface: &'a str,
+    /// `app` names a function that returns the application.
+    pub factory: bool,
+    /// ASGI's `root_path`.
+    pub root_path: &'a str,
+    /// Whether ASGI's lifespan is run: `auto`, `on` or `off`.
+    pub lifespan: &'a str,
 }
 
 #[derive(Serialize)]
@@ -77,6 +85,9 @@ pub struct Manifest {
     /// Redirect `/x/` to `/x` or the other way round, where only the other exists.
     #[serde(default)]
     pub redirect_slashes: bool,
+    /// What no route takes goes to route 0 all the same, whatever its method and path are: the application has routes of its own.
+    #[serde(default)]
+    pub catch_all: bool,
 }
 
 /// One route of a manifest.
@@ -183,7 +194,7 @@ mod tests {
 
     fn manifest() -> Manifest {
         let route = Route { id: 0, methods: vec!["GET".into()], path: "/x/{y}".into() };
-        Manifest { routes: vec![route], redirect_slashes: true }
+        Manifest { routes: vec![route], redirect_slashes: true, catch_all: false }
     }
 
     #[test]
@@ -199,17 +210,22 @@ mod tests {
             log_level: "info",
             spin_us: 50,
             server: ("127.0.0.1", Some(8000)),
+            interface: "auto",
+            factory: false,
+            root_path: "/api",
+            lifespan: "on",
         };
         let expected = concat!(
             r#"{"attach":{"worker":3,"incarnation":2,"parent":77,"shards":1,"app":"main:app","#,
             r#""app_dir":"/srv/\"a\"\nb","debug":false,"log_level":"info","spin_us":50,"#,
-            r#""server":["127.0.0.1",8000]}}"#,
+            r#""server":["127.0.0.1",8000],"interface":"auto","factory":false,"#,
+            r#""root_path":"/api","lifespan":"on"}}"#,
             "\n"
         );
         assert_eq!(String::from_utf8(attach.line()).unwrap(), expected);
         let unix = Attach { server: ("/run/x.sock", None), ..attach };
         let line = String::from_utf8(unix.line()).unwrap();
-        assert!(line.ends_with("\"server\":[\"/run/x.sock\",null]}}\n"), "{line}");
+        assert!(line.contains("\"server\":[\"/run/x.sock\",null],"), "{line}");
     }
 
     #[test]

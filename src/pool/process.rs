@@ -50,6 +50,14 @@ pub struct Options {
     pub spin_us: u64,
     /// ASGI's `server`.
     pub server: (String, Option<u16>),
+    /// How the application is called: `auto`, `native`, `asgi` or `wsgi`.
+    pub interface: &'static str,
+    /// `app` names a function that returns the application.
+    pub factory: bool,
+    /// ASGI's `root_path`.
+    pub root_path: String,
+    /// Whether ASGI's lifespan is run: `auto`, `on` or `off`.
+    pub lifespan: &'static str,
 }
 
 /// A process that was just started, and attached.
@@ -179,6 +187,10 @@ impl Unattached<'_> {
             log_level: options.log_level,
             spin_us: options.spin_us,
             server: (&options.server.0, options.server.1),
+            interface: options.interface,
+            factory: options.factory,
+            root_path: &options.root_path,
+            lifespan: options.lifespan,
         };
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         match send_with_fds(&channel, &attach.line(), &borrowed) {

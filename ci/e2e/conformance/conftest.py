@@ -32,7 +32,7 @@ def websockets(kind: Kind) -> None:
 def _start(kind: Kind, app: str, *arguments: str | Path, uds: Path | None = None) -> Listening:
     if kind == "uvicorn":
         return Uvicorn(app, *arguments, app_dir=APPS, uds=uds)
-    return Server(app, "--interface", "asgi", *arguments, uds=uds, app_dir=APPS)
+    return Server(app, "--interface", "asgi", "--body-max", "0", *arguments, uds=uds, app_dir=APPS)
 
 
 @pytest.fixture(scope="session")

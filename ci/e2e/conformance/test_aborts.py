@@ -89,19 +89,18 @@ def status(control: Path) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout)
 
 
-def left_over(control: Path) -> dict[str, int]:
-    """By the server's own books: all that belongs to a client, a request or a task."""
+def left_over(control: Path) -> tuple[dict[str, int], int | None]:
+    """By the server's own books: what belongs to clients and requests, and the worker's tasks, unknown until it was asked for them."""
     found = status(control)
     (process,) = found["workers"][0]["processes"]
     shards = {name: sum(shard[name] for shard in found["shards"]) for name in ("connections", "exchanges", "queued", "chunks")}
-    return {**shards, "in_flight": process["in_flight"], "tasks": process["tasks"]}
+    return {**shards, "in_flight": process["in_flight"]}, process["tasks"]
 
 
-def settled(control: Path, tasks: int) -> dict[str, int] | None:
-    """The books, if they are empty but for the tasks that an idle worker has."""
-    found = left_over(control)
-    empty = not any(value for name, value in found.items() if name != "tasks")
-    return found if empty and found["tasks"] <= tasks else None
+def settled(control: Path, tasks: int) -> bool:
+    """The books are empty but for the tasks that an idle worker has."""
+    found, running = left_over(control)
+    return not any(found.values()) and running is not None and running <= tasks
 
 
 def nothing_is_left(start: Start, kind: Kind, folder: Path, client: Client) -> int:

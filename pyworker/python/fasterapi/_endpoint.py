@@ -18,7 +18,7 @@ from fasterapi._errors import HTTPException, RequestValidationError
 from fasterapi._params import MISSING, Where
 from fasterapi._plan import Reading
 from fasterapi._request import Request
-from fasterapi._response import JSONResponse, Response, encode, has_body
+from fasterapi._response import JSONResponse, Response, encode_plain, has_body
 from fasterapi._routing import Route
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _read_body(exchange: "Exchange") -> Any:
         raise HTTPException(400, "There was an error parsing the body") from error
 
 
-async def _deliver(outcome: "Answer | Response", background: BackgroundTask | None, exchange: "Exchange", app: FastAPI) -> None:
+async def deliver(outcome: "Answer | Response", background: BackgroundTask | None, exchange: "Exchange", app: FastAPI) -> None:
     """Answers, and then runs what was left for the background."""
     if isinstance(outcome, Response):
         await outcome.send(exchange, app.threads)
@@ -139,7 +139,7 @@ def _compile_slow(route: Route, app: FastAPI) -> "Callable[[Exchange], Coroutine
                 result = await result
         outcome = finish(result, reading.response)
         if isinstance(outcome, Response) or reading.background is not None:
-            await _deliver(outcome, reading.background, exchange, app)
+            await deliver(outcome, reading.background, exchange, app)
             return None
         return outcome
 
@@ -170,7 +170,7 @@ def _compile_slow(route: Route, app: FastAPI) -> "Callable[[Exchange], Coroutine
                 raise
             outcome = await app.answer_error(error, request)
         if isinstance(outcome, Response):
-            await _deliver(outcome, None, exchange, app)
+            await deliver(outcome, None, exchange, app)
             return None
         return outcome
 
@@ -187,7 +187,7 @@ def _compile_finish(route: Route) -> "Callable[[Any, Response | None], Answer | 
             result = model.project(result)
         actual = status if injected is None else injected.status_code
         if response_class is JSONResponse:
-            answer = encode(result, actual or 200)
+            answer = encode_plain(result, actual or 200)
         else:
             # A class may have a status of its own (a redirect): one is passed only where somebody named it.
             named: dict[str, Any] = {} if actual is None or (status is None and actual == 200) else {"status_code": actual}

@@ -39,6 +39,34 @@ def parse_range(text: str, size: int) -> range | Literal["unsatisfiable"] | None
     return range(start, end) if start < end else "unsatisfiable"
 
 
+def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A regular file, for `copy_file`; RuntimeError for everything else."""
+    try:
+        # Not to wait for the other end of a pipe.
+        file = open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    except FileNotFoundError:
+        raise RuntimeError(f"there is no file at {os.fspath(path)}") from None
+    except IsADirectoryError:
+        raise RuntimeError(f"{os.fspath(path)} is a directory") from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise RuntimeError(f"{os.fspath(path)} is not a regular file")
+    return file
+
+
+async def copy_file(file: IO[bytes], wanted: range, exchange: "Exchange", threads: "ThreadPool") -> None:
+    """Writes these bytes of a file as the whole of a body."""
+    at = wanted.start
+    while True:
+        piece = await threads.run(os.pread, file.fileno(), min(_CHUNK_SIZE, wanted.stop - at), at)
+        at += len(piece)
+        # A file that was cut meanwhile ends here, which the length then belies: the client sees it.
+        end = at >= wanted.stop or not piece
+        await exchange.write(piece, end=end)
+        if end:
+            return
+
+
 class FileResponse(Response):
     """A file with its length, type, time and tag. One range of its bytes may be asked for."""
 
@@ -73,7 +101,7 @@ class FileResponse(Response):
         self.headers.setdefault("etag", f'"{tag}"')
 
     async def send(self, exchange: "Exchange", threads: "ThreadPool") -> None:
-        file = await threads.run(self._open)
+        file = await threads.run(open_file, self.path)
         try:
             found = os.fstat(file.fileno())
             self.set_stat_headers(found)
@@ -90,23 +118,11 @@ class FileResponse(Response):
                 fields.append((b"content-range", b"bytes %d-%d/%d" % (wanted.start, wanted.stop - 1, found.st_size)))
             exchange.start(status, fields, length=len(wanted))
             if exchange.method != "HEAD" and has_body(status):
-                await self._copy(file, wanted, exchange, threads)
+                await copy_file(file, wanted, exchange, threads)
             else:
                 await exchange.write(b"", end=True)
         finally:
             file.close()
-
-    def _open(self) -> IO[bytes]:
-        try:
-            file = open(self.path, "rb", buffering=0)  # noqa: PTH123, SIM115  (`send` closes it)
-        except FileNotFoundError:
-            raise RuntimeError(f"there is no file at {os.fspath(self.path)}") from None
-        except IsADirectoryError:
-            raise RuntimeError(f"{os.fspath(self.path)} is a directory") from None
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.close()
-            raise RuntimeError(f"{os.fspath(self.path)} is not a regular file")
-        return file
 
     def _wanted(self, exchange: "Exchange", size: int) -> range | Literal["unsatisfiable"] | None:
         asked, condition = exchange.header(b"range"), exchange.header(b"if-range")
@@ -116,14 +132,3 @@ class FileResponse(Response):
         if condition is not None and condition.decode("latin-1") not in (self.headers["etag"], self.headers["last-modified"]):
             return None
         return parse_range(asked.decode("latin-1"), size)
-
-    async def _copy(self, file: IO[bytes], wanted: range, exchange: "Exchange", threads: "ThreadPool") -> None:
-        at = wanted.start
-        while True:
-            piece = await threads.run(os.pread, file.fileno(), min(_CHUNK_SIZE, wanted.stop - at), at)
-            at += len(piece)
-            # A file that was cut meanwhile ends here, which the length then belies: the client sees it.
-            end = at >= wanted.stop or not piece
-            await exchange.write(piece, end=end)
-            if end:
-                return

@@ -94,6 +94,33 @@ class Endpoint:
         float, bool or None, and through `encode` otherwise.
         """
 
+class AsgiEndpoint:
+    """An ASGI 3 application: called with a scope, `receive` and `send` that are made natively."""
+
+    def __init__(
+        self,
+        app: Callable[[Any, Any, Any], Any],
+        *,
+        state: dict[str, Any] | None = None,
+        root_path: str = "",
+        server: tuple[Any, ...] | None = None,
+        pathsend: Callable[["Cycle", Exchange, str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`app(scope, receive, send)` returns a coroutine. Each scope has a shallow copy of `state`, as it is then. `pathsend`
+        is called for a message `http.response.pathsend`, an extension that scopes announce where it is given. The task is cancelled
+        only because the request's deadline has passed."""
+
+class Cycle:
+    """One request and its response, as an ASGI application's two callables see them."""
+
+    def receive(self) -> Awaitable[dict[str, Any]]:
+        """The next event: `http.request` until the body's end, then `http.disconnect` once the exchange is over."""
+    def send(self, message: dict[str, Any]) -> Awaitable[None]:
+        """Takes a message; awaiting it waits while the client is slower than the application. Awaiting it raises ClientDisconnected
+        when the client went away, RuntimeError for a message out of place, TypeError, ValueError and KeyError for a wrong one."""
+    def begin(self, length: int) -> None:
+        """Starts the response that is held, with this length unless the application has named another."""
+
 class Lanes:
     """The worker's ends of its lanes, one to each shard, and its doorbell."""
 
@@ -103,16 +130,18 @@ class Lanes:
 
     def serve(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[Endpoint | AsgiEndpoint],
         *,
         loop: Any,
         dumps: Callable[..., bytes],
         dumps_args: tuple[Any, ...],
-        encode: Callable[[Any, int], Answer],
+        encode: Callable[[Any, int], Any],
         fail: Callable[[BaseException, Exchange], Answer],
+        deliver: Callable[[Any, Exchange], Any] | None = None,
     ) -> None:
         """Names what `drain` calls. `dumps(value, *dumps_args)` makes JSON; `encode(value, status)` turns any other result into
-        an answer; `fail(error, exchange)` turns what a handler raised into one. A route's id is its place in `endpoints`."""
+        an answer, or into something for which `deliver(it, exchange)` makes the coroutine that answers, as a slow call does;
+        `fail(error, exchange)` turns what a handler raised into an answer, and reports it. A route's id is its place in `endpoints`."""
 
     def fileno(self) -> int:
         """The doorbell: readable when a shard wants attention and this side sleeps."""

@@ -161,10 +161,13 @@ class RedirectResponse(Response):
         self.headers["location"] = quote(str(url), safe=":/%#?=@[]!$&'()*+,;")
 
 
-def encode(value: Any, status: int) -> "Answer":
-    """The answer that a handler's result stands for."""
-    if isinstance(value, Response):
-        return value.answer()
+def encode(value: Any, status: int) -> "Answer | Response":
+    """The answer that a handler's result stands for, or the response that has to be sent."""
+    return value.outcome() if isinstance(value, Response) else encode_plain(value, status)
+
+
+def encode_plain(value: Any, status: int) -> "Answer":
+    """The answer of a result that is no response."""
     if not has_body(status):
         return status, [], b""
     return status, [JSON_HEADER], _json.dumps(value)

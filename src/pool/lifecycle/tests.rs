@@ -88,7 +88,7 @@ fn id(worker: u16, incarnation: u32) -> Id {
 
 fn manifest(path: &str) -> Manifest {
     let route = Route { id: 0, methods: vec!["GET".into()], path: path.into() };
-    Manifest { routes: vec![route], redirect_slashes: true }
+    Manifest { routes: vec![route], redirect_slashes: true, catch_all: false }
 }
 
 fn import_error() -> WorkerError {
