@@ -130,9 +130,9 @@ fn handshakes(c: &mut Criterion) {
     for (kind, name) in [(KeyKind::EcdsaP256, "ECDSA P-256"), (KeyKind::Rsa2048, "RSA 2048")] {
         let config = config(kind);
         for (version, groups, client) in [
-            (new, "X25519MLKEM768:X25519", "TLS 1.3, X25519MLKEM768"),
-            (new, "X25519", "TLS 1.3, X25519"),
-            (old, "X25519", "TLS 1.2, X25519"),
+            (new, "X25519MLKEM768:X25519:P-256", "TLS 1.3, X25519MLKEM768"),
+            (new, "X25519:P-256", "TLS 1.3, X25519"),
+            (old, "X25519:P-256", "TLS 1.2, X25519"),
         ] {
             let clients = Clients::new(version, groups);
             c.bench_function(&format!("full handshake, {name}, {client}"), |b| {
@@ -150,7 +150,7 @@ fn handshakes(c: &mut Criterion) {
 
 fn records(c: &mut Criterion) {
     let config = config(KeyKind::EcdsaP256);
-    let clients = Clients::new(SslVersion::TLS1_3, "X25519");
+    let clients = Clients::new(SslVersion::TLS1_3, "X25519:P-256");
     let Connection { mut session, mut client, .. } = connect(&config, &clients, None);
     let mut group = c.benchmark_group("records");
     for size in [200, 1024, 16 * 1024, 256 * 1024] {
@@ -207,7 +207,7 @@ fn memory() {
     const SESSIONS: usize = 10_000;
     let config = config(KeyKind::EcdsaP256);
     for (version, name) in [(SslVersion::TLS1_3, "TLS 1.3"), (SslVersion::TLS1_2, "TLS 1.2")] {
-        let clients = Clients::new(version, "X25519");
+        let clients = Clients::new(version, "X25519:P-256");
         let warm: Vec<_> = (0..10).map(|_| connect(&config, &clients, None)).collect();
         drop(warm);
         let before = resident();

@@ -156,11 +156,10 @@ struct RunArgs {
     shards: usize,
 
     #[command(flatten)]
-<<<<<<< HEAD
     tls: tls::TlsArgs,
-=======
+
+    #[command(flatten)]
     application: application::ApplicationArgs,
->>>>>>> main
 
     #[command(flatten)]
     limits: limits::Limits,
@@ -402,11 +401,8 @@ impl RunArgs {
             lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
-<<<<<<< HEAD
             tls: args.tls.resolve(&surroundings.current_dir, &args.host, args.uds.is_some())?,
-=======
             application: args.application.resolve(),
->>>>>>> main
             debug: args.debug,
             bind: args.uds.map_or(Bind::Tcp(args.host, args.port), Bind::Unix),
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),

@@ -3,6 +3,8 @@
 //! Invariant checked: no byte makes a session panic, hold more than a record, or hand out what the client did not write;
 //! an error is final.
 
+#![allow(clippy::unwrap_used, reason = "test code: what fails here fails the test")]
+
 use std::{
     sync::{Arc, LazyLock},
     time::{Instant, SystemTime},

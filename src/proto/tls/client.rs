@@ -2,6 +2,8 @@
 //!
 //! Invariant: it has the shape of a [`super::Session`], so that a test hands bytes from one to the other and nothing else.
 
+#![allow(clippy::unwrap_used, reason = "test code: what fails here fails the test")]
+
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use boring::{

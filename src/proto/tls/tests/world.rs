@@ -157,11 +157,13 @@ impl Pipe {
             let to_session = self.client.output();
             for part in to_session.chunks(piece) {
                 let took = self.session.handle(part, &mut self.at_session, &mut self.to_client);
-                session = session.or(took.err());
+                let failed = took.err();
+                session = session.or(failed);
             }
             let to_client = std::mem::take(&mut self.to_client);
             for part in to_client.chunks(piece) {
-                client = client.or(self.client.handle(part, &mut self.at_client).err());
+                let failed = self.client.handle(part, &mut self.at_client).err();
+                client = client.or(failed);
             }
             if to_session.is_empty() && to_client.is_empty() {
                 let failed = session.is_some() || client.is_some();
