@@ -306,6 +306,9 @@ impl Wire {
             } else if end <= self.input.len() {
                 self.whole = end;
                 continue;
+            } else {
+                // Of which more is on its way.
+                self.input.reserve_exact(end - self.input.len());
             }
             break;
         }
