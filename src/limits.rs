@@ -118,6 +118,8 @@ pub const DRAIN_RECORDS_MAX: usize = 256;
 
 /// Shards of one process.
 pub const SHARDS_MAX: usize = 64;
+/// Threads of one worker that run a WSGI application.
+pub const WSGI_THREADS_MAX: i64 = 256;
 /// Workers of one pool.
 pub const WORKERS_MAX: usize = 256;
 

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Clients:
             with self._server.connect() as connection:
                 while not self._stop.is_set():
                     turn += 1
-                    tag = f"{number}-{turn}"
+                    tag, asked = f"{number}-{turn}", time.monotonic()
                     if dice.random() < 0.3:
                         method, body = "POST", bytes(dice.choice((0, 10, 5_000, 100_000, 600_000)))
                         response = connection.request(method, f"/post/{tag}", body=body)
@@ -70,7 +71,9 @@ class Clients:
                         response = connection.request(method, dice.choice(GETS).format(tag))
                         expected = {"tag": tag}
                     assert response.status != 200 or response.json == expected, f"{response.body[:200]!r} is not for {tag}"
-                    assert response.status == 200 or method == "POST", f"GET {tag} was answered {response.status}"
+                    assert response.status == 200 or method == "POST", (
+                        f"GET {tag}, asked at {asked:.3f}, was answered {response.status} at {time.monotonic():.3f}"
+                    )
                     assert response.status in (200, 502, 503, 504), f"{method} {tag} was answered {response.status}"
                     with self._lock:
                         self.statuses[method, response.status] += 1
@@ -110,17 +113,21 @@ def test_a_minute_of_chaos_costs_no_get_no_connection_and_no_memory(serve: Serve
     server = serve("chaos:app", "--request-timeout", "20", workers=WORKERS, env={"EXECUTED": str(executed)}).ready()
     dice = random.Random(SEED)
     blows: Counter[str] = Counter()
+    story: list[str] = []
     never = threading.Event()
     with Clients(server, SEED) as clients:
         until("the clients are under way", lambda: clients.count() > 2_000)
         rss, fds = resident_kib(server.pid), descriptors(server.pid)
         until_s = DURATION_S
         while until_s > 0:
-            blows[strike(server, dice, never)] += 1
+            begun = time.monotonic()
+            blow = strike(server, dice, never)
+            blows[blow] += 1
+            story.append(f"{blow} {begun:.3f}-{time.monotonic():.3f}")
             pause = dice.uniform(*PAUSE_S)
             never.wait(pause)
             until_s -= pause
-            clients.count()
+            assert not clients.errors, f"seed {SEED}: {clients.errors[:5]} after {story[-6:]}"
         reached = clients.count()
         until("requests go on", lambda: clients.count() > reached + 200)
     print(f"seed {SEED}, {dict(blows)}, {dict(clients.statuses)}")

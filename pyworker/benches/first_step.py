@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from fasterapi._native import EdgeSide, Endpoint, Exchange, Lanes  # type: ignore[attr-defined]
+from fasterapi._native import AsgiEndpoint, EdgeSide, Endpoint, Exchange, Lanes  # type: ignore[attr-defined]
 
 HEADERS = [
     (b"host", b"localhost:8000"),
@@ -46,11 +46,24 @@ async def get_user_slowly(exchange: Exchange) -> tuple[int, list[tuple[bytes, by
     return 200, [(b"content-type", b"application/json")], orjson.dumps({"user_id": user_id, "name": "somebody"})
 
 
+START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"text/plain"), (b"content-length", b"13")],
+}
+BODY = {"type": "http.response.body", "body": b"Hello, world!"}
+
+
+async def get_hello(scope: Any, receive: Any, send: Any) -> None:
+    await send(START)
+    await send(BODY)
+
+
 def endpoint(fast: Callable[..., Any] | None) -> Endpoint:
     return Endpoint(get_user_slowly, param_names=("user_id",), fast=fast, fast_args=[(0, "int")] if fast else [])
 
 
-CASES = {"fast": (0, 1), "slow": (1, 1), "task": (2, 2), "sleep0": (3, 4)}
+CASES = {"fast": (0, 1), "slow": (1, 1), "task": (2, 2), "sleep0": (3, 4), "asgi": (4, 1)}
 """Route, and how many turns of the loop a request takes at most."""
 
 
@@ -64,8 +77,9 @@ def main() -> None:
     loop = asyncio.new_event_loop()
     original = asyncio.current_task
     asyncio.current_task = asyncio.tasks.current_task = lambda loop=None: original(loop) or lanes.current_task()
+    asgi = AsgiEndpoint(get_hello, state={}, server=("127.0.0.1", 8000))
     lanes.serve(
-        [endpoint(get_user), endpoint(None), endpoint(get_user_in_time), endpoint(get_user_later)],
+        [endpoint(get_user), endpoint(None), endpoint(get_user_in_time), endpoint(get_user_later), asgi],
         loop=loop,
         dumps=orjson.dumps,
         dumps_args=(None, 0),
@@ -99,7 +113,7 @@ def measure(edge: Any, lanes: Lanes, loop: asyncio.AbstractEventLoop, route: int
         for _ in range(repeat):
             for _ in range(batch):
                 ident += 1
-                edge.send_request(ident, route=route, params=[b"42"], headers=HEADERS)
+                edge.send_request(ident, route=route, params=[b"42"], headers=HEADERS, client="127.0.0.1:40000")
             edge.publish()
             start = clock()
             lanes.drain()

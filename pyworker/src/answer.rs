@@ -70,8 +70,7 @@ impl Head {
         let Ok(headers) = headers.cast::<PyList>() else {
             return Err(wrong("headers are a list of (bytes, bytes)", headers));
         };
-        head.fields.reserve(headers.len());
-        head.blob.reserve(headers.len() * 48);
+        head.reserve(headers.len());
         for field in headers.iter() {
             let pair = field.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
             let Some(pair) = pair else { return Err(wrong("a header is (bytes, bytes)", &field)) };
@@ -89,6 +88,11 @@ impl Head {
         let Ok(status) = status.extract::<u16>() else {
             return Err(wrong("a status is an int", status));
         };
+        Self::of_code(status)
+    }
+
+    /// The same, of a number.
+    pub(crate) fn of_code(status: u16) -> PyResult<Self> {
         // What the edge sends as a final response (RFC 9110 §15); interim ones are not an application's answer.
         if !(200..=599).contains(&status) {
             return Err(PyValueError::new_err(format!(
@@ -103,9 +107,25 @@ impl Head {
         matches!(self.status, 204 | 304)
     }
 
+    /// 103, without its links (RFC 8297).
+    pub(crate) const fn early_hints() -> Self {
+        Self { status: 103, fields: Vec::new(), blob: Vec::new() }
+    }
+
+    /// The fields behind a body; none yet.
+    pub(crate) const fn trailers() -> Self {
+        Self { status: 200, fields: Vec::new(), blob: Vec::new() }
+    }
+
+    /// Makes room for so many usual fields.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.fields.reserve(count.min(HEAD_FIELDS_MAX));
+        self.blob.reserve(count.min(HEAD_FIELDS_MAX) * 48);
+    }
+
     /// Adds a field; its name in lower case.
     pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) -> PyResult<()> {
-        if name.is_empty() || !name.iter().all(is_token_byte) {
+        if name.is_empty() || !name.iter().all(|byte| TOKEN_BYTES[usize::from(*byte)]) {
             return Err(PyValueError::new_err("a header name is not a token"));
         }
         if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
@@ -131,9 +151,21 @@ fn too_large() -> PyErr {
 }
 
 /// RFC 9110 §5.6.2.
-fn is_token_byte(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
-}
+const TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut at: u8 = 0;
+    while at < 128 {
+        table[at as usize] = at.is_ascii_alphanumeric();
+        at += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 impl Answer {
     /// Makes sense of `(status, [(name, value), …], body)`.

@@ -6,6 +6,8 @@
 //!
 //! Source: <https://asgi.readthedocs.io/en/latest/specs/www.html>, version 2.5.
 
+use std::net::SocketAddr;
+
 use pyo3::{
     exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError},
     prelude::*,
@@ -16,9 +18,14 @@ use crate::{
     answer::{Answer, Head, body_of},
     exchange::{Arrived, Exchange},
     fate::Stage,
-    ffi,
+    ffi::{self, GilCell},
     waiting::{Finished, Refused, Waiting, Wish},
 };
+
+/// Connections bring several requests each: for so many of them the client's tuple is kept.
+const CLIENTS_KEPT: usize = 256;
+
+type Client = (SocketAddr, Py<PyTuple>);
 
 #[pyclass(frozen, module = "fasterapi._native")]
 #[derive(Debug)]
@@ -32,13 +39,41 @@ pub(crate) struct AsgiEndpoint {
     /// Makes the coroutine that sends a file: `pathsend(cycle, exchange, path)`.
     pathsend: Option<Py<PyAny>>,
     no_param_names: Py<PyTuple>,
+    /// Clients by their port, as tuples.
+    clients: GilCell<Vec<Option<Client>>>,
 }
 
-/// A head that waits for its first body message.
+/// How far the messages of a response have come that nothing was written of yet, or that does not end with its body.
+#[derive(Debug, Default)]
+pub(crate) struct Course {
+    /// The start, until the first body message.
+    held: Option<Held>,
+    trailers: Trailers,
+}
+
 #[derive(Debug)]
-pub(crate) struct Held {
+struct Held {
     head: Head,
     length: Option<u64>,
+    /// Trailers follow the body.
+    trailers: bool,
+}
+
+#[derive(Debug, Default)]
+enum Trailers {
+    #[default]
+    None,
+    /// They follow the body, which is not over.
+    Announced,
+    /// The body is over; these fields have come.
+    Awaited(Head),
+}
+
+impl Course {
+    /// A response was begun, as far as the application knows.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
 }
 
 /// One request and its response, as the application's two callables see them.
@@ -82,7 +117,9 @@ impl AsgiEndpoint {
         }
         template.set_item(pyo3::intern!(py, "extensions"), py.None())?;
         let no_param_names = PyTuple::empty(py).unbind();
-        Ok(Self { app, template: template.unbind(), state, root_path, pathsend, no_param_names })
+        let clients = GilCell::new((0..CLIENTS_KEPT).map(|_| None).collect());
+        let template = template.unbind();
+        Ok(Self { app, template, state, root_path, pathsend, no_param_names, clients })
     }
 }
 
@@ -109,8 +146,7 @@ impl AsgiEndpoint {
         let request = exchange.request();
         let scope = self.template.bind(py).copy()?;
         if let Some(client) = request.peer() {
-            let client = (client.ip().to_string(), client.port());
-            scope.set_item(pyo3::intern!(py, "client"), client)?;
+            scope.set_item(pyo3::intern!(py, "client"), self.client(py, client)?)?;
         }
         if !request.is_plain() {
             scope.set_item(pyo3::intern!(py, "http_version"), request.version(py))?;
@@ -126,11 +162,31 @@ impl AsgiEndpoint {
             scope.set_item(pyo3::intern!(py, "state"), state.bind(py).copy()?)?;
         }
         let extensions = PyDict::new(py);
+        extensions.set_item(pyo3::intern!(py, "http.response.trailers"), PyDict::new(py))?;
+        extensions.set_item(pyo3::intern!(py, "http.response.early_hint"), PyDict::new(py))?;
         if self.pathsend.is_some() {
             extensions.set_item(pyo3::intern!(py, "http.response.pathsend"), PyDict::new(py))?;
         }
         scope.set_item(pyo3::intern!(py, "extensions"), extensions)?;
         Ok(scope)
+    }
+
+    /// Host and port; made anew only for a client that was not seen lately.
+    fn client<'py>(&self, py: Python<'py>, address: SocketAddr) -> PyResult<Bound<'py, PyTuple>> {
+        let at = usize::from(address.port()) % CLIENTS_KEPT;
+        let kept = match self.clients.borrow(py)?.get(at) {
+            Some(Some((known, tuple))) if *known == address => Some(tuple.bind(py).clone()),
+            _ => None,
+        };
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        let made = (address.ip().to_string(), address.port()).into_pyobject(py)?;
+        let entry = Some((address, made.clone().unbind()));
+        let before =
+            self.clients.borrow(py)?.get_mut(at).map(|place| std::mem::replace(place, entry));
+        drop(before);
+        Ok(made)
     }
 
     /// With the root path before it, as applications have come to expect of servers.
@@ -156,6 +212,8 @@ enum Kind {
     Start,
     Body,
     PathSend,
+    EarlyHint,
+    Trailers,
 }
 
 impl Kind {
@@ -164,6 +222,8 @@ impl Kind {
             "http.response.start" => Some(Self::Start),
             "http.response.body" => Some(Self::Body),
             "http.response.pathsend" => Some(Self::PathSend),
+            "http.response.early_hint" => Some(Self::EarlyHint),
+            "http.response.trailers" => Some(Self::Trailers),
             _ => None,
         }
     }
@@ -183,7 +243,7 @@ impl Cycle {
     /// Begins the response that is held, with this length unless the application has named one. For `pathsend`.
     fn begin(&self, py: Python<'_>, length: u64) -> PyResult<()> {
         let exchange = self.exchange.get();
-        let Some(held) = exchange.held.borrow(py)?.take() else {
+        let Some(held) = exchange.course.borrow(py)?.held.take() else {
             return Err(PyRuntimeError::new_err("no response is held"));
         };
         let length = held.length.or(Some(length));
@@ -202,26 +262,70 @@ impl Cycle {
         let name = name.cast::<PyString>().map_err(|_| PyTypeError::new_err("a type is a str"))?;
         let name = name.to_cow()?;
         let exchange = self.exchange.get();
-        let held = exchange.held.borrow(py)?.is_some();
-        match (exchange.fate().stage(), held, Kind::parse(&name)) {
-            (Stage::Gone, ..) => Err(exchange.handle().disconnected(py)?),
-            (Stage::Unanswered, false, Some(Kind::Start)) => {
-                let held = Held::parse(message)?;
-                *exchange.held.borrow(py)? = Some(held);
-                Finished::get(py)
-            }
-            (Stage::Unanswered, true, Some(Kind::Body)) | (Stage::Started, _, Some(Kind::Body)) => {
-                self.body(message)
-            }
-            (Stage::Unanswered, true, Some(Kind::PathSend)) if self.pathsend.is_some() => {
-                self.send_path(message)
-            }
-            (Stage::Ended, ..) => Err(PyRuntimeError::new_err(format!(
+        let (is_held, trails) = {
+            let course = exchange.course.borrow(py)?;
+            (course.is_held(), matches!(course.trailers, Trailers::Awaited(_)))
+        };
+        match (exchange.fate().stage(), Kind::parse(&name)) {
+            (Stage::Gone, _) => Err(exchange.handle().disconnected(py)?),
+            (Stage::Ended, _) => Err(PyRuntimeError::new_err(format!(
                 "Unexpected ASGI message '{name}' sent, after response already completed."
             ))),
-            (Stage::Unanswered, false, _) => Err(expected("http.response.start", &name)),
-            (Stage::Unanswered | Stage::Started, ..) => Err(expected("http.response.body", &name)),
+            (Stage::Unanswered, Some(Kind::Start)) if !is_held => {
+                let held = Held::parse(message)?;
+                exchange.course.borrow(py)?.held = Some(held);
+                Finished::get(py)
+            }
+            (Stage::Unanswered, Some(Kind::EarlyHint)) if !is_held => self.hint(message),
+            (Stage::Unanswered, _) if !is_held => Err(expected("http.response.start", &name)),
+            (Stage::Started, Some(Kind::Trailers)) if trails => self.trailers(message),
+            (Stage::Started, _) if trails => Err(expected("http.response.trailers", &name)),
+            (_, Some(Kind::Body)) => self.body(message),
+            (Stage::Unanswered, Some(Kind::PathSend)) if self.pathsend.is_some() => {
+                self.send_path(message)
+            }
+            (Stage::Unanswered | Stage::Started, _) => Err(expected("http.response.body", &name)),
         }
+    }
+
+    /// 103 (RFC 8297), ahead of the response.
+    fn hint<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let mut head = Head::early_hints();
+        for link in item(message, pyo3::intern!(py, "links"))?.try_iter()? {
+            let link = link?;
+            let wrong = |_| PyTypeError::new_err("a link is a byte string");
+            head.push(b"link", link.cast::<PyBytes>().map_err(wrong)?.as_bytes())?;
+        }
+        self.exchange.get().handle().inform(py, &head)?;
+        Finished::get(py)
+    }
+
+    fn trailers<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let mut more = Vec::new();
+        if let Some(headers) = message.get_item(pyo3::intern!(py, "headers"))? {
+            for field in headers.try_iter()? {
+                more.push(pair(&field?)?);
+            }
+        }
+        let ends = !flag(message, pyo3::intern!(py, "more_trailers"))?;
+        let exchange = self.exchange.get();
+        let trailers = {
+            let mut course = exchange.course.borrow(py)?;
+            let Trailers::Awaited(fields) = &mut course.trailers else {
+                unreachable!("asked for before")
+            };
+            let pushed = more
+                .iter()
+                .try_for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
+            pushed?;
+            if ends { std::mem::take(&mut course.trailers) } else { Trailers::None }
+        };
+        if let Trailers::Awaited(fields) = trailers {
+            exchange.handle().trail(py, fields)?;
+        }
+        self.when_there_is_room(py)
     }
 
     fn body<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
@@ -230,24 +334,38 @@ impl Cycle {
             Some(body) => body_of(&body)?,
             None => PyBytes::new(py, b"").unbind(),
         };
-        let more = match message.get_item(pyo3::intern!(py, "more_body"))? {
-            Some(more) => more.is_truthy()?,
-            None => false,
-        };
+        let more = flag(message, pyo3::intern!(py, "more_body"))?;
         let exchange = self.exchange.get();
         let handle = exchange.handle();
-        let held = exchange.held.borrow(py)?.take();
+        let (held, trails) = {
+            let mut course = exchange.course.borrow(py)?;
+            if course.held.as_ref().is_some_and(|held| held.trailers) {
+                course.trailers = Trailers::Announced;
+            }
+            (course.held.take(), matches!(course.trailers, Trailers::Announced))
+        };
         match held {
-            Some(Held { head, length: None }) if !more && !exchange.request().is_head() => {
+            Some(Held { head, length, trailers: false })
+                if !more
+                    && length.is_none_or(|length| length == body.as_bytes(py).len() as u64)
+                    && !exchange.request().is_head() =>
+            {
                 handle.answer(py, Answer { head, body })?;
             }
-            Some(Held { head, length }) => {
+            Some(Held { head, length, .. }) => {
                 handle.start(py, head, length, exchange.request().is_head())?;
-                handle.write(py, body, !more)?;
+                handle.write(py, body, !more && !trails)?;
             }
-            None => handle.write(py, body, !more)?,
+            None => handle.write(py, body, !more && !trails)?,
         }
-        if handle.is_full(py)? {
+        if trails && !more {
+            exchange.course.borrow(py)?.trailers = Trailers::Awaited(Head::trailers());
+        }
+        self.when_there_is_room(py)
+    }
+
+    fn when_there_is_room<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.exchange.get().handle().is_full(py)? {
             let waiting = Waiting::new(self.exchange.clone_ref(py), Wish::Room);
             return Ok(Bound::new(py, waiting)?.into_any());
         }
@@ -270,6 +388,9 @@ impl Held {
     fn parse(message: &Bound<'_, PyDict>) -> PyResult<Self> {
         let py = message.py();
         let mut head = Head::of_status(&item(message, pyo3::intern!(py, "status"))?)?;
+        let headers = message.get_item(pyo3::intern!(py, "headers"))?;
+        let list = headers.as_ref().and_then(|headers| headers.cast::<PyList>().ok());
+        head.reserve(list.map_or(0, |list| list.len()));
         let mut length = None;
         let mut push = |field: &Bound<'_, PyAny>| {
             let (name, value) = pair(field)?;
@@ -282,14 +403,13 @@ impl Held {
             }
             head.push(name.as_bytes(), value.as_bytes())
         };
-        if let Some(headers) = message.get_item(pyo3::intern!(py, "headers"))? {
-            if let Ok(headers) = headers.cast::<PyList>() {
-                headers.iter().try_for_each(|field| push(&field))?;
-            } else {
-                headers.try_iter()?.try_for_each(|field| push(&field?))?;
-            }
+        match (list, &headers) {
+            (Some(list), _) => list.iter().try_for_each(|field| push(&field))?,
+            (None, Some(headers)) => headers.try_iter()?.try_for_each(|field| push(&field?))?,
+            (None, None) => {}
         }
-        Ok(Self { head, length })
+        let trailers = flag(message, pyo3::intern!(py, "trailers"))?;
+        Ok(Self { head, length, trailers })
     }
 }
 
@@ -318,6 +438,11 @@ fn item<'py>(
     key: &Bound<'py, PyString>,
 ) -> PyResult<Bound<'py, PyAny>> {
     message.get_item(key)?.ok_or_else(|| PyKeyError::new_err(key.clone().unbind()))
+}
+
+/// False where it is left out.
+fn flag(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<bool> {
+    message.get_item(key)?.map_or(Ok(false), |value| value.is_truthy())
 }
 
 fn expected(wanted: &str, got: &str) -> PyErr {

@@ -149,7 +149,7 @@ pub(crate) fn begin(
     let mut place = Place { lane: at.0, id: at.1, route, call: Call::Fast };
     let fast = match target {
         Target::Native(endpoint) => endpoint.get().call_fast(py, source.request()),
-        Target::Asgi(_) => None,
+        Target::Asgi(_) | Target::Wsgi(_) => None,
     };
     let called = match (fast, target) {
         (Some(called), _) => called,
@@ -157,6 +157,9 @@ pub(crate) fn begin(
             place.call = Call::Slow;
             let exchange = source.exchange(lanes, serving, place)?;
             endpoint.get().call_slow(py, exchange.bind(py).as_any())
+        }
+        (None, Target::Wsgi(_)) => {
+            return Err(PyRuntimeError::new_err("a WSGI application is for work(), not drain()"));
         }
         (None, Target::Asgi(endpoint)) => {
             place.call = Call::Asgi;
@@ -377,7 +380,7 @@ fn incomplete(
     source: &Source,
 ) -> PyResult<PyErr> {
     let held = match source {
-        Source::Made(exchange) => exchange.get().held.borrow(py)?.is_some(),
+        Source::Made(exchange) => exchange.get().course.borrow(py)?.is_held(),
         Source::Scratch(_) => false,
     };
     Ok(PyRuntimeError::new_err(match stage {

@@ -10,7 +10,9 @@ use pyo3::{
     types::{PyBool, PyFloat, PyInt, PyString, PyTuple},
 };
 
-use crate::{asgi::AsgiEndpoint, exchange::Arrived, fate::Cancels, ffi};
+use crate::{
+    asgi::AsgiEndpoint, exchange::Arrived, fate::Cancels, ffi, wsgi_environ::WsgiEndpoint,
+};
 
 /// Digits of an integer that certainly fits 64 bits.
 const INT_DIGITS_MAX: usize = 18;
@@ -36,6 +38,7 @@ struct Fast {
 pub(crate) enum Target {
     Native(Py<Endpoint>),
     Asgi(Py<AsgiEndpoint>),
+    Wsgi(Py<WsgiEndpoint>),
 }
 
 impl Target {
@@ -43,14 +46,14 @@ impl Target {
     pub(crate) fn streams(&self) -> bool {
         match self {
             Self::Native(endpoint) => endpoint.get().streams,
-            Self::Asgi(_) => true,
+            Self::Asgi(_) | Self::Wsgi(_) => true,
         }
     }
 
     pub(crate) fn cancels(&self) -> Cancels {
         match self {
             Self::Native(endpoint) => endpoint.get().cancels,
-            Self::Asgi(_) => Cancels::Deadline,
+            Self::Asgi(_) | Self::Wsgi(_) => Cancels::Deadline,
         }
     }
 
@@ -58,7 +61,7 @@ impl Target {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Native(endpoint) => endpoint.get().status,
-            Self::Asgi(_) => 200,
+            Self::Asgi(_) | Self::Wsgi(_) => 200,
         }
     }
 
@@ -66,6 +69,7 @@ impl Target {
         match self {
             Self::Native(endpoint) => &endpoint.get().param_names,
             Self::Asgi(endpoint) => endpoint.get().param_names(),
+            Self::Wsgi(endpoint) => endpoint.get().param_names(),
         }
     }
 }

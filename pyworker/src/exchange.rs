@@ -22,7 +22,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     answer::{Head, body_of},
-    asgi::Held,
+    asgi::Course,
     fate::{Fate, Stage},
     ffi::GilCell,
     handle::Handle,
@@ -78,6 +78,14 @@ impl Arrived {
 
     pub(crate) fn is_head(&self) -> bool {
         self.text(self.method) == b"HEAD"
+    }
+
+    /// The client waits for 100 Continue.
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.fields().iter().any(|field| {
+            self.text(field.name) == b"expect"
+                && self.text(field.value).eq_ignore_ascii_case(b"100-continue")
+        })
     }
 
     /// True for HTTP/1.1 without encryption, which is not a WebSocket.
@@ -140,6 +148,21 @@ impl Arrived {
         PyList::new(py, pairs.collect::<Vec<_>>())
     }
 
+    /// Its fields, as bytes.
+    pub(crate) fn field_list(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields().iter().map(|field| (self.text(field.name), self.text(field.value)))
+    }
+
+    /// As a status line has it, where it is not 1.1.
+    pub(crate) fn unusual_protocol(&self) -> Option<&'static str> {
+        match self.version {
+            10 => Some("HTTP/1.0"),
+            20 => Some("HTTP/2"),
+            30 => Some("HTTP/3"),
+            _ => None,
+        }
+    }
+
     fn bytes<'py>(&self, py: Python<'py>, span: Span) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.text(span))
     }
@@ -183,8 +206,8 @@ pub(crate) struct Exchange {
     in_pieces: bool,
     /// The body's end was taken.
     exhausted: AtomicBool,
-    /// The head of an ASGI application's response, until its body begins.
-    pub(crate) held: GilCell<Option<Held>>,
+    /// Of an ASGI application's messages.
+    pub(crate) course: GilCell<Course>,
     handle: Handle,
 }
 
@@ -221,7 +244,7 @@ impl Exchange {
             body: whole,
             in_pieces,
             exhausted: AtomicBool::new(false),
-            held: GilCell::new(None),
+            course: GilCell::new(Course::default()),
             handle,
         }
     }

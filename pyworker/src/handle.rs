@@ -1,6 +1,6 @@
 //! What an application's object holds of its exchange: the way to the books, and the exchange's fate.
 //!
-//! Invariant: the books are used on the loop's thread alone; what any thread may ask is in the [`Fate`].
+//! Invariant: the books are used on the loop's thread alone, or, where the application has threads, by whichever holds the GIL; what any thread may ask is in the [`Fate`].
 
 use std::{sync::Arc, thread};
 
@@ -31,10 +31,10 @@ impl Handle {
         &self.fate
     }
 
-    /// RuntimeError in any other thread than the loop's.
+    /// RuntimeError in any other thread than the loop's, unless handlers have threads of their own.
     fn serving<'a>(&'a self, py: Python<'a>) -> PyResult<&'a Serving> {
         let serving = self.lanes.get().serving(py)?;
-        if thread::current().id() == serving.loop_thread {
+        if serving.threaded || thread::current().id() == serving.loop_thread {
             Ok(serving)
         } else {
             Err(PyRuntimeError::new_err(
@@ -51,6 +51,15 @@ impl Handle {
     ) -> PyResult<T> {
         self.serving(py)?;
         self.lanes.get().lane(py, self.lane, |lane| action(lane, self.id, &self.fate))
+    }
+
+    pub(crate) fn lanes(&self) -> &Lanes {
+        self.lanes.get()
+    }
+
+    /// Makes what was written visible.
+    pub(crate) fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        self.books(py, |lane, _, _| lane.flush(py))
     }
 
     /// What has come of the request's body.
@@ -93,9 +102,38 @@ impl Handle {
         Err(PyRuntimeError::new_err(wrong))
     }
 
+    /// The fields behind a body, which end the response.
+    pub(crate) fn trail(&self, py: Python<'_>, trailers: Head) -> PyResult<()> {
+        let accepted = self.books(py, |lane, id, fate| lane.trail(py, id, fate, trailers))?;
+        accepted.map_err(|wrong| PyRuntimeError::new_err(wrong.to_string()))
+    }
+
+    /// A 1xx ahead of the answer.
+    pub(crate) fn inform(&self, py: Python<'_>, head: &Head) -> PyResult<()> {
+        self.books(py, |lane, id, _| lane.inform(id, head))
+    }
+
     /// A whole answer, where nothing was answered yet.
     pub(crate) fn answer(&self, py: Python<'_>, answer: Answer) -> PyResult<()> {
         self.books(py, |lane, id, fate| lane.answer(py, id, fate, answer))
+    }
+
+    /// Takes back what was accepted of a response of which nothing was written. False: it is too late.
+    pub(crate) fn retract(&self, py: Python<'_>) -> PyResult<bool> {
+        self.books(py, |lane, id, _| Ok(lane.retract(id)))
+    }
+
+    /// Ends the exchange without a (complete) answer.
+    pub(crate) fn abort(&self, py: Python<'_>) -> PyResult<()> {
+        self.books(py, |lane, id, fate| {
+            fate.advance(Stage::Gone);
+            lane.abort(id)
+        })
+    }
+
+    /// True until the exchange's END or ABORT was written.
+    pub(crate) fn is_open(&self, py: Python<'_>) -> PyResult<bool> {
+        self.books(py, |lane, id, _| Ok(lane.is_open(id)))
     }
 
     /// True when more is queued than the client takes at the moment.

@@ -167,7 +167,11 @@ impl Lane {
                     return Ok(Some(Event::Begin { id }));
                 }
                 let request = Box::new(std::mem::take(request));
-                return Ok(Some(self.begin_input(id, request, streams)));
+                let event = self.begin_input(id, request, streams);
+                if matches!(event, Event::Noted) {
+                    self.ask(id)?;
+                }
+                return Ok(Some(event));
             }
             ToWorker::Body { data, end } => {
                 let event = input(&mut self.open, &mut self.errands, (id, data, end));
@@ -194,10 +198,11 @@ impl Lane {
         streams: impl FnOnce(u32) -> bool,
     ) -> Event {
         let fate = Arc::new(Fate::default());
-        let body = request.inline_body();
+        let (body, expects) = (request.inline_body(), request.expects_continue());
         if streams(request.route) {
             let input = Input::Stream { waiting: body.to_vec(), ended: false };
-            self.open.insert(id, Open::new(Arc::clone(&fate), input, 0));
+            let open = Open { expects, ..Open::new(Arc::clone(&fate), input, 0) };
+            self.open.insert(id, open);
             return Event::Stream { id, request, fate };
         }
         let credit_due = body.len() as u64;
@@ -205,7 +210,7 @@ impl Lane {
         let mut start = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
         start.extend_from_slice(body);
         let input = Input::Whole { request, body: start };
-        self.open.insert(id, Open::new(fate, input, credit_due));
+        self.open.insert(id, Open { expects, ..Open::new(fate, input, credit_due) });
         Event::Noted
     }
 
@@ -224,13 +229,26 @@ impl Lane {
 
     /// Reports what was taken of a request's body, once it is worth a record.
     fn give_credit(&mut self, id: u64) -> Result<(), Fault> {
+        match self.open.get(&id) {
+            Some(open) if open.credit_due >= CREDIT_HELD_BACK => self.send_credit(id),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks for the body, if its client waits for that.
+    fn ask(&mut self, id: u64) -> Result<(), Fault> {
+        match self.open.get(&id) {
+            Some(open) if open.expects => self.send_credit(id),
+            _ => Ok(()),
+        }
+    }
+
+    fn send_credit(&mut self, id: u64) -> Result<(), Fault> {
         let Some(open) = self.open.get_mut(&id) else { return Ok(()) };
-        if open.credit_due >= CREDIT_HELD_BACK {
-            if self.lane.send_credit(id, open.credit_due)? {
-                open.credit_due = 0;
-            } else if !self.owing.contains(&id) {
-                self.owing.push(id);
-            }
+        if self.lane.send_credit(id, open.credit_due)? {
+            (open.credit_due, open.expects) = (0, false);
+        } else if !self.owing.contains(&id) {
+            self.owing.push(id);
         }
         Ok(())
     }
@@ -253,12 +271,20 @@ impl Lane {
         if more {
             self.give_credit(id)?;
         }
+        if matches!(taken, Taken::NotYet) {
+            self.ask(id)?;
+        }
         Ok(taken)
     }
 
     /// The entry of an exchange; made for one whose handler's first step is running.
     fn entry(&mut self, id: u64, fate: &Arc<Fate>) -> &mut Open {
         self.open.entry(id).or_insert_with(|| Open::new(Arc::clone(fate), Input::Done, 0))
+    }
+
+    /// Enters an exchange whose request has come whole, and whose handler begins later.
+    pub(crate) fn begin(&mut self, id: u64, fate: &Arc<Fate>) {
+        self.entry(id, fate);
     }
 
     /// Wakes `future` when there is input, or the exchange is over.
@@ -279,6 +305,10 @@ impl Lane {
                 self.errands.push(Errand::Drop(waiters.swap_remove(at)));
             }
         }
+    }
+
+    pub(crate) fn is_open(&self, id: u64) -> bool {
+        self.open.contains_key(&id)
     }
 
     pub(crate) fn is_full(&self, id: u64) -> bool {
@@ -403,6 +433,31 @@ impl Lane {
         Ok(Ok(()))
     }
 
+    /// Accepts the fields behind the body of a response, which end it.
+    pub(crate) fn trail(
+        &mut self,
+        py: Python<'_>,
+        id: u64,
+        fate: &Arc<Fate>,
+        trailers: Head,
+    ) -> Result<Result<(), WrongLength>, Fault> {
+        let open = self.entry(id, fate);
+        if let Err(wrong) = open.output.trail(trailers) {
+            return Ok(Err(wrong));
+        }
+        if let Some(open) = self.open.get_mut(&id) {
+            over(open, Stage::Ended, &mut self.errands);
+        }
+        self.make_ready(id);
+        self.pump(py)?;
+        Ok(Ok(()))
+    }
+
+    /// Sends a 1xx ahead of the answer. It is a hint: where there is no room now, it is left out.
+    pub(crate) fn inform(&mut self, id: u64, head: &Head) -> Result<(), Fault> {
+        self.lane.send_informational(id, &head.response(None, &[], false)).map(drop)
+    }
+
     fn make_ready(&mut self, id: u64) {
         if let Some(open) = self.open.get_mut(&id)
             && !std::mem::replace(&mut open.output.ready, true)
@@ -448,6 +503,12 @@ impl Lane {
                 open.output.head = None;
                 written
             }
+            Due::Trailers(trailers) => {
+                if !self.lane.send_trailers(id, &trailers.response(None, &[], true))? {
+                    return Ok(Progress::Full);
+                }
+                (0, true)
+            }
             Due::Body { part, end } => match self.lane.send_body(id, part, end)? {
                 Some(taken) => (taken, end && taken == part.len()),
                 None => return Ok(Progress::Full),
@@ -463,7 +524,7 @@ impl Lane {
     pub(crate) fn flush(&mut self, py: Python<'_>) -> Result<(), Fault> {
         if !self.owing.is_empty() {
             for id in std::mem::take(&mut self.owing) {
-                self.give_credit(id)?;
+                self.send_credit(id)?;
             }
         }
         if !self.ready.is_empty() {

@@ -26,6 +26,7 @@ use pyo3::{
 
 use crate::{
     answer::Answer,
+    crew::{self, Crew},
     drive::{self, First, Place, Source},
     endpoint::Target,
     exchange::{Arrived, Body, Exchange},
@@ -48,16 +49,25 @@ struct Spin {
     max: Duration,
 }
 
+impl Spin {
+    fn adapt(&mut self, hit: bool) {
+        self.now = if hit { self.now * 2 } else { self.now / 2 };
+        self.now = self.now.clamp(Duration::from_micros(1), self.max);
+    }
+}
+
 #[pyclass(frozen, module = "fasterapi._native")]
 pub(crate) struct Lanes {
-    bell: Doorbell,
+    pub(crate) bell: Doorbell,
     lanes: GilCell<Vec<Lane>>,
     pub(crate) serving: PyOnceLock<Serving>,
     pub(crate) first: GilCell<Option<First>>,
     /// The buffer of the next request; missing while a drain has it.
-    scratch: GilCell<Option<Arrived>>,
+    pub(crate) scratch: GilCell<Option<Arrived>>,
     spin: GilCell<Spin>,
-    armed: AtomicBool,
+    pub(crate) armed: AtomicBool,
+    /// The application's threads, where it has any.
+    pub(crate) crew: Crew,
     /// Handlers that were suspended and have not ended.
     pub(crate) tasks: AtomicUsize,
     /// Set for good once a drain has failed: what it then says, every later call says too.
@@ -135,12 +145,12 @@ impl Lanes {
         self.lane(py, place.lane, |lane| lane.abort(place.id))
     }
 
-    fn lane_count(&self, py: Python<'_>) -> PyResult<usize> {
+    pub(crate) fn lane_count(&self, py: Python<'_>) -> PyResult<usize> {
         Ok(self.lanes.borrow(py)?.len())
     }
 
     /// Any of them; stops at the first that says yes.
-    fn any(
+    pub(crate) fn any(
         &self,
         py: Python<'_>,
         ask: impl FnMut(&mut Lane) -> Result<bool, Fault>,
@@ -156,7 +166,7 @@ impl Lanes {
             .unwrap_or(Ok(false))
     }
 
-    fn each(
+    pub(crate) fn each(
         &self,
         py: Python<'_>,
         action: impl Fn(&mut Lane) -> Result<(), Fault>,
@@ -165,7 +175,7 @@ impl Lanes {
     }
 
     /// Takes back what `before_block` asked for, once the sleep is over.
-    fn awake(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn awake(&self, py: Python<'_>) -> PyResult<()> {
         if self.armed.swap(false, Ordering::Relaxed) {
             self.each(py, |lane| {
                 lane.disarm();
@@ -186,9 +196,20 @@ impl Lanes {
         let lanes = self.lanes.borrow(py)?;
         let (lanes, limit) = (&*lanes, spin.now);
         let hit = py.detach(|| wait_for_records(lanes, limit));
-        spin.now = if hit { spin.now * 2 } else { spin.now / 2 };
-        spin.now = spin.now.clamp(Duration::from_micros(1), spin.max);
+        spin.adapt(hit);
         Ok(hit)
+    }
+
+    /// How long to look at the lanes before sleeping.
+    pub(crate) fn spin_limit(&self, py: Python<'_>) -> PyResult<Duration> {
+        let spin = self.spin.borrow(py)?;
+        Ok(spin.now.min(spin.max))
+    }
+
+    /// What came of that look.
+    pub(crate) fn spun(&self, py: Python<'_>, hit: bool) -> PyResult<()> {
+        self.spin.borrow(py)?.adapt(hit);
+        Ok(())
     }
 }
 
@@ -272,6 +293,7 @@ impl Lanes {
             scratch: GilCell::new(Some(Arrived::default())),
             spin: GilCell::new(Spin { now: max, max }),
             armed: AtomicBool::new(false),
+            crew: Crew::new()?,
             tasks: AtomicUsize::new(0),
             failure: PyOnceLock::new(),
         })
@@ -324,7 +346,7 @@ impl Lanes {
         result
     }
 
-    fn pending(&self, py: Python<'_>) -> PyResult<bool> {
+    pub(crate) fn pending(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.lanes.borrow(py)?.iter().any(Lane::pending))
     }
 
@@ -363,6 +385,24 @@ impl Lanes {
 
     fn tasks(&self) -> usize {
         self.tasks.load(Ordering::Relaxed)
+    }
+
+    fn work(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, own) = (slf.py(), slf.get());
+        own.serving(py)?;
+        let result = crew::work(slf);
+        if let Err(error) = &result {
+            own.failure.get_or_init(py, || error.value(py).to_string());
+        }
+        result
+    }
+
+    fn relieve(&self, py: Python<'_>) -> PyResult<()> {
+        self.relieve_crew(py)
+    }
+
+    fn dismiss(&self) -> PyResult<()> {
+        self.crew.stop()
     }
 
     fn current_task<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {

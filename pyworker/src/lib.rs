@@ -11,6 +11,7 @@
 mod answer;
 mod asgi;
 mod calls;
+mod crew;
 mod drive;
 mod endpoint;
 mod exchange;
@@ -25,6 +26,9 @@ mod task;
 #[cfg(feature = "testing")]
 mod testing;
 mod waiting;
+mod wsgi;
+mod wsgi_environ;
+mod wsgi_input;
 
 use fasterapi::ipc::layout;
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
@@ -49,6 +53,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<endpoint::Endpoint>()?;
     module.add_class::<asgi::AsgiEndpoint>()?;
     module.add_class::<asgi::Cycle>()?;
+    module.add_class::<wsgi_environ::WsgiEndpoint>()?;
+    module.add_class::<wsgi::FileWrapper>()?;
     module.add_class::<lanes::Lanes>()?;
     module.add_class::<calls::Calls>()?;
     module.add_function(wrap_pyfunction!(die_with_parent, module)?)?;

@@ -21,6 +21,8 @@ pub(crate) struct Open {
     pub(crate) input: Input,
     /// Body bytes that were taken and not reported yet.
     pub(crate) credit_due: u64,
+    /// The client waits to be asked for the body (RFC 9110 §10.1.1).
+    pub(crate) expects: bool,
     pub(crate) output: Output,
     /// What runs the rest of the handler, if it was suspended.
     pub(crate) task: Option<(Py<PyAny>, Cancels)>,
@@ -63,8 +65,9 @@ pub(crate) struct Output {
     queued: usize,
     /// Body bytes that the edge has room for.
     pub(crate) credit: u64,
-    /// The last piece is the body's end.
+    /// The last piece is the body's end, or only these trailers follow it.
     pub(crate) ended: bool,
+    trailers: Option<Head>,
     /// Nothing but ABORT is to be written.
     pub(crate) aborts: bool,
     /// True exactly while the exchange is in the lane's list of those with something to write.
@@ -95,6 +98,8 @@ pub(crate) enum Due<'a> {
         part: &'a [u8],
         end: bool,
     },
+    /// The end.
+    Trailers(&'a Head),
 }
 
 impl fmt::Display for WrongLength {
@@ -117,6 +122,7 @@ impl Open {
             fate,
             input,
             credit_due,
+            expects: false,
             output: Output::default(),
             task: None,
             readers: Vec::new(),
@@ -136,6 +142,7 @@ impl Default for Output {
             queued: 0,
             credit: EXCHANGE_WINDOW as u64,
             ended: false,
+            trailers: None,
             aborts: false,
             ready: false,
         }
@@ -178,6 +185,19 @@ impl Output {
         Ok(())
     }
 
+    /// Accepts the fields that end the body.
+    pub(crate) fn trail(&mut self, trailers: Head) -> Result<(), WrongLength> {
+        match self.length {
+            Some(length) if self.accepted < length && !self.silent => {
+                Err(WrongLength::Shorter { length, accepted: self.accepted })
+            }
+            _ => {
+                (self.ended, self.trailers) = (true, Some(trailers));
+                Ok(())
+            }
+        }
+    }
+
     /// True when the application should wait before it goes on.
     pub(crate) fn is_full(&self) -> bool {
         self.queued > OUTPUT_QUEUED_MAX
@@ -206,10 +226,14 @@ impl Output {
         let room = usize::try_from(self.credit).unwrap_or(usize::MAX).min(part_max);
         let rest = self.pieces.front().map_or(&[][..], |piece| piece.rest(py));
         let part = rest.get(..room).unwrap_or(rest);
-        let last = self.ended && self.pieces.len() <= 1 && part.len() == rest.len();
+        let over = self.ended && self.pieces.len() <= 1 && part.len() == rest.len();
+        let last = over && self.trailers.is_none();
         match &self.head {
             Some(head) => Due::Head { head, length: self.length, body: part, end: last },
-            None if part.is_empty() && !last => Due::Nothing,
+            None if part.is_empty() && !last => match &self.trailers {
+                Some(trailers) if over => Due::Trailers(trailers),
+                _ => Due::Nothing,
+            },
             None => Due::Body { part, end: last },
         }
     }

@@ -36,6 +36,8 @@ pub(crate) struct Serving {
     create_future: Py<PyAny>,
     client_disconnected: Py<PyAny>,
     pub(crate) loop_thread: ThreadId,
+    /// Handlers run in threads of their own, and each may reach its exchange.
+    pub(crate) threaded: bool,
     dumps: Py<PyAny>,
     dumps_args: Vec<Py<PyAny>>,
     encode: Py<PyAny>,
@@ -77,8 +79,10 @@ impl Serving {
         let version = py.version_info();
         let json = Head::of_type(200, b"application/json");
         let json_heads = targets.iter().map(|target| json.with_status(target.status())).collect();
+        let threaded = targets.iter().any(|target| matches!(target, Target::Wsgi(_)));
         Ok(Self {
             targets,
+            threaded,
             create_future: callbacks.event_loop.getattr("create_future")?.unbind(),
             client_disconnected: client_disconnected(py)?.unbind(),
             event_loop: callbacks.event_loop.unbind(),

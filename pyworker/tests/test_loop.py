@@ -85,6 +85,14 @@ def test_arms_before_it_blocks(lanes: FakeLanes, selector: RingSelector) -> None
     assert lanes.calls == ["flush", "pending", "before_block"]
 
 
+def test_who_was_woken_by_the_flush_runs_before_any_sleep(
+    lanes: FakeLanes, selector: RingSelector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "flush", lambda: True)
+    assert selector.select(None) == [], "returns at once, though the loop had nothing to run"
+    assert lanes.calls == ["pending"], "and has not armed"
+
+
 def test_records_found_while_spinning(lanes: FakeLanes, selector: RingSelector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "before_block", lambda: True)
     assert names(selector.select(None)) == ["doorbell"]

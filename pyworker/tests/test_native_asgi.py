@@ -91,12 +91,12 @@ def test_the_scope_has_everything() -> None:
         "query_string": b"q=%20",
         "headers": fields,
         "state": state,
-        "extensions": {"http.response.pathsend": {}},
+        "extensions": {"http.response.trailers": {}, "http.response.early_hint": {}, "http.response.pathsend": {}},
     }
     assert (second["http_version"], second["server"], second["client"]) == ("1.0", ("/run/x", None), None)
     assert (second["root_path"], second["path"], second["raw_path"]) == ("/api", "/api/p", b"/api/p")
     assert "state" not in second
-    assert second["extensions"] == {}
+    assert sorted(second["extensions"]) == ["http.response.early_hint", "http.response.trailers"]
     assert first["state"] is not third["state"] is not state
     assert first["state"]["pool"] is third["state"]["pool"]
     assert first["extensions"] is not third["extensions"]
@@ -461,3 +461,65 @@ def test_files_are_left_to_python() -> None:
         ident = w.ask("x")
         assert w.answer(ident) == (200, b"/fil")
         assert w.seen[ident][0][5] == 4
+
+
+def test_early_hints_go_ahead_of_the_response() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.early_hint", "links": [b"</a>; rel=preload", b"</b>"]})
+        await asyncio.sleep(0)
+        await send({"type": "http.response.early_hint", "links": ()})
+        await hello(scope, receive, send)
+
+    with world({"x": asgi(app)}) as w:
+        ident = w.ask("x")
+        w.turn()
+        links = [(b"link", b"</a>; rel=preload"), (b"link", b"</b>")]
+        assert [message[:4] for message in w.seen[ident]] == [("informational", ident, 103, links)]
+        assert w.answer(ident) == (200, b"hello")
+        assert kinds(w, ident) == ["informational", "informational", "response"]
+
+
+@pytest.mark.parametrize("pieces", [[b""], [b"abc"], [b"abc", b"def"], [PIECE] * 40])
+@pytest.mark.parametrize("later", [False, True])
+def test_trailers_end_the_body(pieces: list[bytes], later: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(trailers=True))
+        for place, piece in enumerate(pieces):
+            if later:
+                await asyncio.sleep(0)
+            await send(body(piece, more=place < len(pieces) - 1))
+        await send({"type": "http.response.trailers", "headers": [(b"X-Sum", b"1")], "more_trailers": True})
+        await send({"type": "http.response.trailers", "headers": [[b"x-more", b"2"]]})
+
+    with world({"x": asgi(app)}) as w:
+        ident = w.ask("x")
+        w.until(lambda: "trailers" in kinds(w, ident))
+        assert bytes(w.bodies[ident]) == b"".join(pieces)
+        assert w.seen[ident][-1][3] == [(b"x-sum", b"1"), (b"x-more", b"2")]
+        assert w.seen[ident][0][6] is False
+        assert kinds(w, ident)[1:-1] == ["body"] * (len(kinds(w, ident)) - 2)
+        assert w.lanes.in_flight() == 0
+
+
+def test_trailers_that_were_announced_have_to_come() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(trailers=True))
+        await send(body(b"a"))
+        if scope["path"] == "/body":
+            await send(body(b"b"))
+        if scope["path"] == "/wrong":
+            await send({"type": "http.response.trailers", "headers": [(b"a b", b"")]})
+
+    async def early(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send({"type": "http.response.trailers", "headers": []})
+
+    with world({"x": asgi(app), "early": asgi(early)}) as w:
+        assert [w.get("x", path=path)[0] for path in ("/", "/body", "/wrong")] == [0, 0, 0]
+        assert w.get("early")[0] == 500
+        assert [str(error) for error in w.failures] == [
+            "ASGI callable returned without completing response.",
+            "Expected ASGI message 'http.response.trailers', but got 'http.response.body'.",
+            "a header name is not a token",
+            "Expected ASGI message 'http.response.body', but got 'http.response.trailers'.",
+        ]

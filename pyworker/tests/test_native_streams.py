@@ -729,3 +729,25 @@ def test_a_fast_call_may_return_what_has_to_be_delivered(waits: bool, asks: bool
     for deliver_with, expected in ((deliver, (200, PIECE * 40)), (breaks, (500, b"ValueError: on the way on /x"))):
         with world({"x": fast(handler)}, deliver=deliver_with) as w:
             assert w.get("x") == expected
+
+
+@pytest.mark.parametrize("kind", ["whole", "stream"])
+def test_a_body_that_its_client_holds_back_is_asked_for_when_it_is_wanted(kind: str) -> None:
+    go = asyncio.Event()
+
+    async def handler(exchange: Any) -> Any:
+        await go.wait()
+        return 200, [], await exchange.receive()
+
+    with world({"whole": slow(handler), "stream": stream(handler)}) as w:
+        ident = w.ask(kind, end=False, headers=[(b"expect", b"100-Continue")], content_length=3)
+        w.turn()
+        w.turn()
+        assert kinds(w, ident) == (["credit"] if kind == "whole" else [])
+        go.set()
+        w.turn()
+        w.turn()
+        assert w.seen[ident] == [("credit", ident, 0)]
+        w.edge.send_body(ident, b"abc", end=True)
+        assert w.answer(ident) == (200, b"abc")
+        assert kinds(w, ident) == ["credit", "response"], "once"

@@ -5,6 +5,8 @@
 
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
+use crate::limits::WSGI_THREADS_MAX;
+
 #[derive(Clone, Debug, Args)]
 pub(super) struct ApplicationArgs {
     /// How the application is called; auto looks at the object
@@ -41,6 +43,16 @@ pub(super) struct ApplicationArgs {
         help_heading = "Application"
     )]
     lifespan: Lifespan,
+    /// Threads that each worker runs a WSGI application with
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=WSGI_THREADS_MAX),
+        default_value = "1",
+        env = "FASTERAPI_THREADS",
+        help_heading = "Application"
+    )]
+    threads: u16,
 }
 
 /// How an application is called.
@@ -78,6 +90,8 @@ pub struct Application {
     pub root_path: String,
     /// As a worker spells it.
     pub lifespan: &'static str,
+    /// Of each worker, for a WSGI application.
+    pub threads: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -110,6 +124,7 @@ impl ApplicationArgs {
                 Lifespan::On => "on",
                 Lifespan::Off => "off",
             },
+            threads: self.threads,
         }
     }
 }
@@ -131,6 +146,15 @@ mod tests {
         let found = application(&args);
         assert_eq!((found.interface, found.factory, found.lifespan), ("asgi", true, "off"));
         assert!(usage_error(&["main", "--interface", "rsgi"]).contains("native"));
+    }
+
+    #[test]
+    fn a_worker_has_one_application_thread_unless_it_is_told() {
+        assert_eq!(application(&[]).threads, 1);
+        assert_eq!(application(&["--interface", "wsgi", "--threads", "4"]).threads, 4);
+        for count in ["0", "257", "many"] {
+            assert!(usage_error(&["main", "--threads", count]).contains("--threads"), "{count}");
+        }
     }
 
     #[test]

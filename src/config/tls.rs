@@ -42,7 +42,7 @@ pub struct TlsArgs {
     )]
     tls_min_version: Version,
     /// From accepting a connection to the end of its TLS handshake; 0: no limit
-    #[arg(long, value_name = "SECONDS", default_value_t = Seconds::of(HANDSHAKE_TIMEOUT), env = "FASTERAPI_HANDSHAKE_TIMEOUT")]
+    #[arg(long, value_name = "SECONDS", default_value_t = Seconds(HANDSHAKE_TIMEOUT), env = "FASTERAPI_HANDSHAKE_TIMEOUT")]
     handshake_timeout: Seconds,
     /// TLS handshakes in progress at one time; for one more the oldest is closed
     #[arg(long, value_name = "N", default_value_t = HANDSHAKES_MAX, value_parser = at_least_one, env = "FASTERAPI_HANDSHAKES_MAX")]

@@ -77,6 +77,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
         factory: config.application.factory,
         root_path: config.application.root_path.clone(),
         lifespan: config.application.lifespan,
+        threads: config.application.threads,
     };
     runtime.block_on(async {
         let signals = Signals::new().map_err(SystemError::other("signals"))?;

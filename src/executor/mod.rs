@@ -132,6 +132,7 @@ impl ProcessPoolExecutor {
             factory: false,
             root_path: String::new(),
             lifespan: "off",
+            threads: 1,
         };
         let (commands, received) = mpsc::channel();
         let desk = Arc::new(Desk::new(commands, Doorbell::new()?));

@@ -28,7 +28,8 @@ pub enum Kind {
     Response = 2,
     /// Both ways: more of a body, inline or in a chunk.
     Body = 3,
-    /// Both ways: the sender of this record has room for that many more body bytes.
+    /// Both ways: the sender of this record has room for that many more body bytes. The first one for a request says that its body
+    /// is wanted (100 Continue); it may be for no bytes.
     Credit = 4,
     /// Both ways: chunks of the receiver's arena, given back. Belongs to no exchange.
     Release = 5,

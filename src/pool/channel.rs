@@ -48,6 +48,8 @@ pub struct Attach<'a> {
     pub root_path: &'a str,
     /// Whether ASGI's lifespan is run: `auto`, `on` or `off`.
     pub lifespan: &'a str,
+    /// Threads that run a WSGI application.
+    pub threads: u16,
 }
 
 #[derive(Serialize)]
@@ -214,12 +216,13 @@ mod tests {
             factory: false,
             root_path: "/api",
             lifespan: "on",
+            threads: 1,
         };
         let expected = concat!(
             r#"{"attach":{"worker":3,"incarnation":2,"parent":77,"shards":1,"app":"main:app","#,
             r#""app_dir":"/srv/\"a\"\nb","debug":false,"log_level":"info","spin_us":50,"#,
             r#""server":["127.0.0.1",8000],"interface":"auto","factory":false,"#,
-            r#""root_path":"/api","lifespan":"on"}}"#,
+            r#""root_path":"/api","lifespan":"on","threads":1}}"#,
             "\n"
         );
         assert_eq!(String::from_utf8(attach.line()).unwrap(), expected);

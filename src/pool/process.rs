@@ -58,6 +58,8 @@ pub struct Options {
     pub root_path: String,
     /// Whether ASGI's lifespan is run: `auto`, `on` or `off`.
     pub lifespan: &'static str,
+    /// Threads of a worker that run a WSGI application.
+    pub threads: u16,
 }
 
 /// A process that was just started, and attached.
@@ -191,6 +193,7 @@ impl Unattached<'_> {
             factory: options.factory,
             root_path: &options.root_path,
             lifespan: options.lifespan,
+            threads: options.threads,
         };
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         match send_with_fds(&channel, &attach.line(), &borrowed) {

@@ -85,6 +85,10 @@ impl Core {
                 }
                 FromWorker::Credit(bytes) => {
                     entry.grant(bytes)?;
+                    // RFC 9110 §10.1.1: an application that refuses the body never asks for it.
+                    if let Some(connection) = connection {
+                        connection.h1.encode_continue(&mut connection.output);
+                    }
                     effect = Effect::Resume(entry.connection);
                 }
                 FromWorker::Informational(response) => {

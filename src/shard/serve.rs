@@ -224,9 +224,6 @@ impl Core {
         }
         connection.reading =
             if end { Reading::Answering(exchange) } else { Reading::Body(exchange) };
-        if head.expects_continue && consumed == 0 {
-            connection.h1.encode_continue(&mut connection.output);
-        }
         consumed
     }
 
@@ -239,7 +236,8 @@ impl Core {
         let id = self.exchanges.id(exchange);
         let Some(entry) = self.exchanges.get_mut(exchange) else { return };
         entry.upload_credit = entry.upload_credit.saturating_sub(data.len());
-        let sent = entry.link.and_then(|link| self.links.get_mut(link)).map(|slot| {
+        let link = entry.link;
+        let sent = link.and_then(|link| self.links.get_mut(link)).map(|slot| {
             slot.touched = true;
             slot.lane.send_body(id, data, false).map_err(|fault| slot.fault = Some(fault))
         });
@@ -248,6 +246,7 @@ impl Core {
             entry.backlog.extend_from_slice(rest);
             self.list(exchange);
         }
+        self.keep_repeatable(link);
     }
 
     /// The body has ended.
@@ -292,8 +291,19 @@ impl Core {
         if let Err(fault) = outcome {
             slot.fault = Some(fault);
         }
+        let link = entry.link;
         if entry.has_due() {
             self.list(exchange);
+        }
+        self.keep_repeatable(link);
+    }
+
+    /// After each body record, and not once a turn: the bodies of one turn can fill a ring.
+    fn keep_repeatable(&mut self, link: Option<usize>) {
+        if let Some(link) = link
+            && let Some(slot) = self.links.get_mut(link)
+        {
+            slot.keep_repeatable(link, &mut self.exchanges);
         }
     }
 

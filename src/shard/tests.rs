@@ -231,7 +231,8 @@ fn work(mut lane: WorkerLane, bell: &Doorbell, stop: &Doorbell) -> Vec<u64> {
                     assert!(lane.send_abort(id).unwrap());
                 }
             }
-            if let Some((id, bytes)) = credit.filter(|(_, bytes)| *bytes > 0) {
+            // For no bytes too: the body is wanted, which its client may wait to hear.
+            if let Some((id, bytes)) = credit {
                 assert!(lane.send_credit(id, bytes as u64).unwrap());
             }
             if let Some(id) = answer {

@@ -18,8 +18,6 @@ def _knows(option: str) -> bool:
 @pytest.fixture(scope="session", params=["fasterapi", "uvicorn"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     found: Kind = request.param
-    if found == "fasterapi" and not _knows("--interface"):
-        pytest.skip("`fasterapi run` has no --interface")
     return found
 
 

@@ -51,6 +51,11 @@ DIFFERENCES = {
         None,
         "Nothing is on the wire until a body event (ASGI HTTP: `http.response.start`); uvicorn sends the head at once and must cut.",
     ),
+    "a mistake behind a piece that was not sent yet": Difference(
+        502,
+        None,
+        "What has not left the server when the application breaks off is taken back for a whole answer; uvicorn has written it.",
+    ),
     "connection behind a mistake": Difference(
         True, False, "The response was whole, so the client's connection is no part of the mistake; uvicorn closes it."
     ),

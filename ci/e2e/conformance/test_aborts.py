@@ -1,19 +1,16 @@
 """Clients that leave at any moment, hundreds of them, and what is left of them afterwards: nothing."""
 
-import json
 import random
 import socket
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 from conformance.asking import APP, Kind, Start
 from conformance.differences import side
 from frames import TEXT, Frame, encoded, upgrade
-from server import BINARY, Listening, descriptors, until
+from server import Listening, Server, descriptors, until
 from wire import Closed, Connection, Malformed, chunked, head
 
 ABORTS = 400
@@ -83,30 +80,23 @@ def counts(server: Listening) -> dict[str, int]:
     return found
 
 
-def status(control: Path) -> Any:
-    """What the server says of itself."""
-    command = [str(BINARY), "ctl", "--control", str(control), "--json", "status"]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout)
-
-
-def left_over(control: Path) -> tuple[dict[str, int], int | None]:
+def left_over(server: Server) -> tuple[dict[str, int], int | None]:
     """By the server's own books: what belongs to clients and requests, and the worker's tasks, unknown until it was asked for them."""
-    found = status(control)
+    found = server.status()
     (process,) = found["workers"][0]["processes"]
     shards = {name: sum(shard[name] for shard in found["shards"]) for name in ("connections", "exchanges", "queued", "chunks")}
     return {**shards, "in_flight": process["in_flight"]}, process["tasks"]
 
 
-def settled(control: Path, tasks: int) -> bool:
+def settled(server: Server, tasks: int) -> bool:
     """The books are empty but for the tasks that an idle worker has."""
-    found, running = left_over(control)
+    found, running = left_over(server)
     return not any(found.values()) and running is not None and running <= tasks
 
 
-def nothing_is_left(start: Start, kind: Kind, folder: Path, client: Client) -> int:
+def nothing_is_left(start: Start, client: Client) -> int:
     """Lets them come and go; how many of them got as far as the counting paths."""
-    control = folder / "control"
-    server = start(APP, *(("--control", control) if kind == "fasterapi" else ()))
+    server = start(APP)
     assert server.get("/aborted/deaf").status == 200
     before, open_before = counts(server), descriptors(server.pid)
 
@@ -120,18 +110,18 @@ def nothing_is_left(start: Start, kind: Kind, folder: Path, client: Client) -> i
 
     after = until("every request that began has ended, and no task is left", over)
     until("no descriptor is left", lambda: descriptors(server.pid) <= open_before)
-    if kind == "fasterapi":
+    if isinstance(server, Server):
         # Its books count the worker's own tasks too, which `counts` does not tell apart: one more at the most, the one that counted.
-        until("no exchange, chunk or connection is left", lambda: settled(control, before["tasks"] + 1))
+        until("no exchange, chunk or connection is left", lambda: settled(server, before["tasks"] + 1))
     assert server.get("/send/length").body == b"onetwosix"
     return after["begun"] - before["begun"]
 
 
-def test_nothing_is_left_of_clients_that_leave(start: Start, kind: Kind, tmp_path: Path) -> None:
+def test_nothing_is_left_of_clients_that_leave(start: Start, kind: Kind) -> None:
     client = partial(one, pipelined=side(kind, "requests of a client that leaves"))
-    assert nothing_is_left(start, kind, tmp_path, client) > ABORTS // 2, "most of them got as far as the application"
+    assert nothing_is_left(start, client) > ABORTS // 2, "most of them got as far as the application"
 
 
 @pytest.mark.usefixtures("websockets")
-def test_nothing_is_left_of_websockets_whose_clients_leave(start: Start, kind: Kind, tmp_path: Path) -> None:
-    nothing_is_left(start, kind, tmp_path, one_websocket)
+def test_nothing_is_left_of_websockets_whose_clients_leave(start: Start) -> None:
+    nothing_is_left(start, one_websocket)

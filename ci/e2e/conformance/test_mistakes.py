@@ -1,7 +1,9 @@
 """Applications that break the rules: what their client sees, what the log says, and that nobody else notices."""
 
+import contextlib
+
 import pytest
-from conformance.asking import Kind, new_tag, noted
+from conformance.asking import Kind, new_tag, noted, open_gate
 from conformance.differences import side
 from server import Listening
 from wire import Closed, Malformed, Response
@@ -82,7 +84,22 @@ IN_THE_BODY = {
 @pytest.mark.parametrize(("name", "said"), IN_THE_BODY.items())
 def test_in_the_body_the_client_sees_that_it_is_not_whole(server: Listening, name: str, said: str) -> None:
     before = len(server.log.find(said))
-    assert outcome(server, f"/mistake/{name}") is None
+    tag, seen = new_tag(), b""
+    with server.connect() as connection:
+        connection.ask("GET", f"/mistake/{name}?{tag}&seen")
+        while not seen.endswith(b"5\r\npiece\r\n"):
+            seen += connection.exactly(1)
+        open_gate(server, tag)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.rest() == b""
+    server.log.wait(said, before + 1)
+
+
+@pytest.mark.parametrize(("name", "said"), IN_THE_BODY.items())
+def test_in_a_body_of_which_nothing_was_seen(server: Listening, kind: Kind, name: str, said: str) -> None:
+    before = len(server.log.find(said))
+    response = outcome(server, f"/mistake/{name}")
+    assert (response.status if response else None) == side(kind, "a mistake behind a piece that was not sent yet")
     server.log.wait(said, before + 1)
 
 
@@ -98,8 +115,9 @@ def test_what_is_too_much_is_not_sent(server: Listening) -> None:
     """The client may have all of the promised length by then."""
     tag = new_tag()
     with server.connect() as connection:
-        response = connection.request("GET", f"/mistake/too-long-in-pieces?{tag}")
+        response = connection.request("GET", f"/mistake/too-long-in-pieces?{tag}&seen")
         assert (response.status, response.body) == (200, b"piece")
+        open_gate(server, tag)
         noted(server, tag, "refused")
         assert connection.rest() == b""
 

@@ -25,6 +25,10 @@ class Run(Protocol):
     ) -> AbstractContextManager[Listening]: ...
 
 
+def _knows(option: str) -> bool:
+    return option in subprocess.run([BINARY, "run", "--help"], capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture(scope="session")
 def python() -> Path:
     found = ENVIRONMENT / "bin/python"
@@ -35,11 +39,13 @@ def python() -> Path:
 @pytest.fixture(scope="session", params=["fasterapi", "reference"])
 def maker(request: pytest.FixtureRequest) -> str:
     found: str = request.param
-    if found == "fasterapi":
-        known = subprocess.run([BINARY, "run", "--help"], capture_output=True, text=True, check=True).stdout
-        if "--interface" not in known:
-            pytest.skip("`fasterapi run` has no --interface")
     return found
+
+
+@pytest.fixture(scope="session")
+def websockets(maker: str) -> None:
+    if maker == "fasterapi" and not _knows("--ws-max-size"):
+        pytest.skip("`fasterapi run` has no --ws-max-size")
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +56,8 @@ def run(maker: str, python: Path, shown_if_failed: list[Any]) -> Run:
     def serving(app: str, interface: Interface, env: dict[str, str] | None = None) -> Iterator[Listening]:
         server: Listening
         if maker == "fasterapi":
+            if interface == "wsgi" and not _knows("--threads"):
+                pytest.skip("`fasterapi run` has no --threads")
             threads = ("--threads", "4") if interface == "wsgi" else ()
             server = Server(app, "--python", python, *threads, env=env, app_dir=APPS)
         elif interface == "asgi":

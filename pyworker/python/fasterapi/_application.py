@@ -1,6 +1,7 @@
 """What a worker asks of an application, whatever its interface is; and the answers of this package's own kind."""
 
-from collections.abc import Coroutine, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,7 +10,7 @@ from fasterapi._lifespan import running
 
 if TYPE_CHECKING:
     from fasterapi._app import FastAPI
-    from fasterapi._native import Answer, AsgiEndpoint, Endpoint, Exchange
+    from fasterapi._native import Answer, AsgiEndpoint, Endpoint, Exchange, Lanes, WsgiEndpoint
     from fasterapi._response import Response
 
 
@@ -19,11 +20,14 @@ class Application(Protocol):
     def life(self) -> AbstractAsyncContextManager[None]:
         """What runs before the first request and after the last one."""
 
-    def endpoints(self) -> "Sequence[Endpoint | AsgiEndpoint]":
+    def endpoints(self) -> "Sequence[Endpoint | AsgiEndpoint | WsgiEndpoint]":
         """Asked for once, within its life. A route's id is its endpoint's place."""
 
     def manifest(self) -> dict[str, Any]:
         """What the edge routes by."""
+
+    def attend(self, loop: asyncio.AbstractEventLoop, lanes: "Lanes") -> Callable[[], None]:
+        """Sees to it that what arrives is taken from now on; returns what ends that."""
 
     def fail(self, error: BaseException, exchange: "Exchange") -> "Answer":
         """Reports what went wrong; the answer to it, where one can still be given."""
@@ -33,6 +37,17 @@ class Application(Protocol):
 
     def close(self) -> None:
         """Lets its threads go."""
+
+
+def attend_on_loop(loop: asyncio.AbstractEventLoop, lanes: "Lanes") -> Callable[[], None]:
+    """The loop itself takes what arrives."""
+    fd = lanes.fileno()
+    loop.add_reader(fd, lanes.drain)
+
+    def end() -> None:
+        loop.remove_reader(fd)
+
+    return end
 
 
 class FastAPIApplication:
@@ -67,6 +82,9 @@ class FastAPIApplication:
             {"id": place, "methods": list(route.methods), "path": route.path} for place, route in enumerate(self.app.routes)
         ]
         return {"routes": routes, "redirect_slashes": self.app.redirect_slashes}
+
+    def attend(self, loop: asyncio.AbstractEventLoop, lanes: "Lanes") -> Callable[[], None]:
+        return attend_on_loop(loop, lanes)
 
     def fail(self, error: BaseException, exchange: "Exchange") -> "Answer":
         return self.app.fail(error)

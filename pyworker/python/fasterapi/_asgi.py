@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mutab
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from fasterapi._application import attend_on_loop
 from fasterapi._files import copy_file, open_file
 from fasterapi._load import is_coroutine_callable, is_double_callable
 from fasterapi._threads import ThreadPool
 
 if TYPE_CHECKING:
-    from fasterapi._native import Answer, AsgiEndpoint, Cycle, Exchange
+    from fasterapi._native import Answer, AsgiEndpoint, Cycle, Exchange, Lanes
     from fasterapi._response import Response
 
 Scope = MutableMapping[str, Any]
@@ -147,6 +148,9 @@ class AsgiApplication:
 
     def manifest(self) -> dict[str, Any]:
         return {"routes": [], "catch_all": True}
+
+    def attend(self, loop: asyncio.AbstractEventLoop, lanes: "Lanes") -> Callable[[], None]:
+        return attend_on_loop(loop, lanes)
 
     def fail(self, error: BaseException, exchange: "Exchange") -> "Answer":
         if error.__traceback__ is None:

@@ -73,18 +73,22 @@ def interface_of(app: Any) -> Interface | None:
     """ASGI 3 is called with scope, receive, send; ASGI 2 with the scope alone; WSGI with environ and start_response."""
     if not callable(app):
         return None
-    if is_coroutine_callable(app):
-        return "asgi"
     count = _positional_count(app)
+    if is_coroutine_callable(app):
+        # What cannot be looked into, or takes whatever comes, is believed; a handler, say, is not.
+        return "asgi" if count in (None, 3) else None
     if count == 2:
         return "wsgi"
     return "asgi" if count in (1, 3) else None
 
 
 def _positional_count(app: Any) -> int | None:
+    """Of the arguments that it has to be given; None where that does not show."""
     try:
         parameters = inspect.signature(app).parameters.values()
     except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters):
         return None
     positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     return sum(parameter.kind in positional and parameter.default is Parameter.empty for parameter in parameters)

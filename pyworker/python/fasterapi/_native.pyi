@@ -1,6 +1,6 @@
 """The worker's end of its lanes, as Python sees it. Framing, memory and doorbells stay on the native side."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -121,6 +121,28 @@ class Cycle:
     def begin(self, length: int) -> None:
         """Starts the response that is held, with this length unless the application has named another."""
 
+class WsgiEndpoint:
+    """A WSGI application: called with an environ and `start_response` that are made natively, by the threads in `Lanes.work`."""
+
+    def __init__(
+        self,
+        app: Callable[[dict[str, Any], Any], Any],
+        *,
+        environ: dict[str, Any],
+        report: Callable[[BaseException], None],
+        root_path: str = "",
+    ) -> None:
+        """Each environ is a copy of `environ` with what belongs to the request. `report(error)` logs what the application raised,
+        or did wrong. `root_path`: where requests come with it, it is taken off PATH_INFO."""
+
+class FileWrapper:
+    """`wsgi.file_wrapper`. As an iterable it yields blocks; the server reads the file itself, in blocks of its own size."""
+
+    def __init__(self, file: Any, block_size: int = 8192, /) -> None: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+    def __next__(self) -> bytes: ...
+    def close(self) -> None: ...
+
 class Lanes:
     """The worker's ends of its lanes, one to each shard, and its doorbell."""
 
@@ -130,7 +152,7 @@ class Lanes:
 
     def serve(
         self,
-        endpoints: Sequence[Endpoint | AsgiEndpoint],
+        endpoints: Sequence[Endpoint | AsgiEndpoint | WsgiEndpoint],
         *,
         loop: Any,
         dumps: Callable[..., bytes],
@@ -157,6 +179,14 @@ class Lanes:
     def flush(self) -> bool:
         """Publishes what was written and rings where the edge sleeps. True when somebody was woken who waited for room: the
         loop has something to run."""
+    def work(self) -> None:
+        """The life of one thread of a WSGI application: takes records and runs requests until `dismiss`. Any number of threads may
+        be in here, instead of a loop in `drain`. RuntimeError when the edge broke the lane, as of `drain`."""
+    def relieve(self) -> None:
+        """Takes the records that no thread of `work` is about to take. For the event loop, now and then: while all threads are busy,
+        nobody else hears that a deadline has passed."""
+    def dismiss(self) -> None:
+        """Lets the threads of `work` return. Nothing may be in flight."""
     def in_flight(self) -> int:
         """Exchanges taken and not answered yet."""
     def tasks(self) -> int:

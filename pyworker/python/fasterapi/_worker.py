@@ -25,6 +25,7 @@ from fasterapi._control import Control, ControlClosed
 from fasterapi._load import AnyInterface, load
 from fasterapi._loop import RingSelector, patch_current_task
 from fasterapi._response import encode
+from fasterapi._wsgi import WsgiApplication
 
 if TYPE_CHECKING:
     from fasterapi._native import Lanes
@@ -55,6 +56,7 @@ class Attach(TypedDict, total=False):
     factory: bool
     root_path: str
     lifespan: LifespanMode
+    threads: int
 
 
 class _Failed(Exception):
@@ -134,7 +136,12 @@ def _load(attach: Attach) -> Application:
             root_path=attach.get("root_path", ""),
             lifespan=attach.get("lifespan", "auto"),
         )
-    raise TypeError(f"{attach['app']!r} is a WSGI application; that interface is not supported yet")
+    return WsgiApplication(
+        found.app,
+        server=attach.get("server"),
+        root_path=attach.get("root_path", ""),
+        threads=attach.get("threads", 1),
+    )
 
 
 def _configure_logging(attach: Attach) -> None:
@@ -170,6 +177,7 @@ class _Serving:
         loop.add_reader(self._control.fileno(), self._on_control)
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         life = app.life()
+        unattend: Callable[[], None] | None = None
         try:
             await life.__aenter__()
         except (Exception, SystemExit) as error:
@@ -185,14 +193,15 @@ class _Serving:
                 fail=app.fail,
                 deliver=app.deliver,
             )
-            loop.add_reader(lanes.fileno(), lanes.drain)
+            unattend = app.attend(loop, lanes)
             self._control.send("ready", {**app.manifest(), "app": self._reference})
             await self._stopping.wait()
             await self._finish(residents)
         finally:
             await life.__aexit__(None, None, None)
             lanes.flush()
-            loop.remove_reader(lanes.fileno())
+            if unattend is not None:
+                unattend()
             loop.remove_signal_handler(signal.SIGTERM)
             loop.remove_reader(self._control.fileno())
 

@@ -267,3 +267,36 @@ fn the_rescued_are_served_before_those_who_came_later_and_in_their_old_order() {
         stage.publish();
     }
 }
+
+#[test]
+fn a_request_is_kept_although_the_uploads_of_one_turn_write_its_place_over() {
+    const PIECE: usize = 10_000;
+    let mut stage = Stage::new();
+    let head = b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n";
+    let uploads: Vec<Token> =
+        (0..2 * limits::RING_SIZE / PIECE).map(|_| asks(&mut stage, head)).collect();
+    let client = asks(&mut stage, GET);
+    // What the worker took behind it leaves less than a ring to be written until its place is.
+    for upload in &uploads[..3] {
+        stage.arrives(*upload, &[b'x'; PIECE]);
+    }
+    stage.settle();
+    while stage.lane.receive().unwrap().is_some() {}
+    stage.publish();
+    for upload in &uploads {
+        stage.arrives(*upload, &[b'x'; PIECE]);
+    }
+    stage.settle();
+    stage.worker_dies();
+    stage.settle();
+    stage.attach();
+    let given = std::iter::from_fn(|| match stage.lane.receive().unwrap()? {
+        (id, ToWorker::Request(request)) => Some((id, request.method)),
+        other => panic!("{other:?}"),
+    });
+    let given: Vec<_> = given.collect();
+    assert_eq!(given.len(), 1, "the uploads were taken");
+    stage.respond(given[0].0, Some(2), b"ok", true);
+    stage.publish();
+    assert!(stage.sent(client).ends_with("\r\n\r\nok"), "{}", stage.sent(client));
+}

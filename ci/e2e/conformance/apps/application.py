@@ -4,6 +4,7 @@
 """
 
 import aborted
+import extensions
 import http_paths
 import mistakes
 import websocket_paths
@@ -32,6 +33,7 @@ HTTP: dict[str, Application] = {
     **http_paths.PATHS,
     **mistakes.PATHS,
     **aborted.PATHS,
+    **extensions.PATHS,
     "/journal": read_journal,
     "/open": open_gate,
 }

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from contract import Application, Receive, Scope, Send, note
+from contract import Application, Receive, Scope, Send, gate, note, tag
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 END = {"type": "http.response.body", "body": b"end"}
@@ -24,12 +24,20 @@ async def noted(scope: Scope, sending: Awaitable[None]) -> None:
         raise
 
 
+async def until_seen(scope: Scope) -> None:
+    """With `&seen` behind the tag: until the gate opens."""
+    if scope["query_string"].endswith(b"&seen"):
+        await gate(tag(scope)).wait()
+
+
 def sending(*messages: dict[str, Any]) -> Application:
     """Only the last message is a mistake, or the end behind it."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for message in messages:
             await noted(scope, send(message))
+            if message is PIECE:
+                await until_seen(scope)
 
     return app
 
@@ -54,6 +62,7 @@ async def raises_when_started(scope: Scope, receive: Receive, send: Send) -> Non
 async def raises_in_the_body(scope: Scope, receive: Receive, send: Send) -> None:
     await send(START)
     await send(PIECE)
+    await until_seen(scope)
     raise OnPurpose("in the body")
 
 
