@@ -90,6 +90,25 @@ pub const WS_DEFLATE_SIZE_MIN: usize = 128;
 pub const WS_DEFLATE_LEVEL: i32 = 1;
 /// Compressors, and decompressors, that a shard keeps for messages to come.
 pub const WS_SPARE_CODERS_MAX: usize = 16;
+/// Plaintext of one TLS record (RFC 8446 §5.1); larger writes become several.
+pub const TLS_PLAINTEXT_SIZE_MAX: usize = 16 * 1024;
+/// The length that the header of a TLS record may announce (RFC 5246 §6.2.3; TLS 1.3 allows less). An incomplete record
+/// waits up to this size.
+pub const TLS_CIPHERTEXT_SIZE_MAX: usize = TLS_PLAINTEXT_SIZE_MAX + 2048;
+/// The key that encrypts session tickets is replaced after this; its tickets are taken for as long again.
+pub const TLS_TICKET_KEY_LIFETIME: Duration = Duration::from_secs(8 * 60 * 60);
+/// Shorter RSA keys are refused: NIST SP 800-131A, and browsers.
+pub const TLS_RSA_KEY_BITS_MIN: u32 = 2048;
+/// A TLS handshake must be over this long after the connection was accepted, unless configured otherwise.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// TLS handshakes in progress, unless configured otherwise; for one more the oldest is closed.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// The certificate files are looked at this often.
+pub const CERTIFICATE_WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// How long browsers keep to TLS after `--hsts` without a number: what their preload list asks for, two years.
+pub const HSTS_MAX_AGE_S: u64 = 63_072_000;
+/// How long a certificate made by `--tls-dev` is valid.
+pub const TLS_DEV_VALIDITY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Path parameters of one route.
 pub const ROUTE_PARAMS_MAX: usize = 16;

@@ -24,6 +24,7 @@ class Serve(Protocol):
         env: dict[str, str] | None = None,
         app_dir: Path = ...,
         under: Sequence[str] = ...,
+        scheme: str = ...,
     ) -> Server: ...
 
 
@@ -73,8 +74,8 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
         raise problems[0]
 
 
-def _shared(app: str, *arguments: str, workers: int = 1, shards: int = 1) -> Iterator[Server]:
-    with serving(app, *arguments, workers=workers, shards=shards) as server:
+def _shared(app: str, *arguments: str, workers: int = 1, shards: int = 1, scheme: str = "http") -> Iterator[Server]:
+    with serving(app, *arguments, workers=workers, shards=shards, scheme=scheme) as server:
         _running.append(server)
         try:
             yield server
@@ -82,13 +83,25 @@ def _shared(app: str, *arguments: str, workers: int = 1, shards: int = 1) -> Ite
             _running.remove(server)
 
 
+@pytest.fixture(scope="module", params=["http", "https"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Whatever speaks HTTP/1.1 is tested in clear and over TLS."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def echo() -> Iterator[Server]:
+def echo(scheme: str) -> Iterator[Server]:
     """One worker and one shard of apps/echo.py."""
-    yield from _shared("echo:app")
+    yield from _shared("echo:app", scheme=scheme)
 
 
 @pytest.fixture(scope="module")
-def handlers() -> Iterator[Server]:
+def secure() -> Iterator[Server]:
+    """As `echo`, over TLS only."""
+    yield from _shared("echo:app", scheme="https")
+
+
+@pytest.fixture(scope="module")
+def handlers(scheme: str) -> Iterator[Server]:
     """One worker and one shard of apps/handling.py."""
-    yield from _shared("handling:app")
+    yield from _shared("handling:app", scheme=scheme)

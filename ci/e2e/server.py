@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from tls import UNVERIFIED
 from wire import Address, Connection, Response
 
 HERE = Path(__file__).resolve().parent
@@ -183,6 +185,9 @@ class Process:
 class Listening(Process):
     """A server of whatever make that answers at an address."""
 
+    tls: ssl.SSLContext | None = None
+    """How connections to it are encrypted."""
+
     @property
     def address(self) -> Address:
         raise NotImplementedError
@@ -192,7 +197,7 @@ class Listening(Process):
         raise NotImplementedError
 
     def connect(self, timeout_s: float = WAIT_MAX_S) -> Connection:
-        return Connection(self.address, timeout_s)
+        return Connection(self.address, timeout_s, tls=self.tls)
 
     def get(self, path: str, **fields: str) -> Response:
         """One request on a connection of its own."""
@@ -213,9 +218,12 @@ class Server(Listening):
         env: Mapping[str, str] | None = None,
         app_dir: Path = APPS,
         under: Sequence[str] = (),
+        scheme: str = "http",
     ) -> None:
         self.app, self.workers, self._uds = app, workers, uds
-        where = ("--uds", uds) if uds else ("--port", "0")
+        where: tuple[str | Path, ...] = ("--uds", uds) if uds else ("--port", "0")
+        if scheme == "https":
+            where, self.tls = (*where, "--tls-dev"), UNVERIFIED
         how = ("--workers", str(workers), "--shards", str(shards), "--admin", "127.0.0.1:0", "--app-dir", app_dir)
         # A socket's path is short, a test's own folder need not be.
         self._folder = tempfile.TemporaryDirectory(prefix="fasterapi-")
@@ -243,7 +251,7 @@ class Server(Listening):
     def address(self) -> Address:
         if self._uds:
             return str(self._uds)
-        found = self.log.find(r"listening on http://([\d.]+):(\d+) ")[-1]
+        found = self.log.find(r"listening on https?://([\d.]+):(\d+) ")[-1]
         return found[1], int(found[2])
 
     @property
@@ -290,9 +298,9 @@ def descriptors(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def serving(app: str, *arguments: str | Path, workers: int = 1, shards: int = 1) -> Iterator[Server]:
+def serving(app: str, *arguments: str | Path, workers: int = 1, shards: int = 1, scheme: str = "http") -> Iterator[Server]:
     """One that is ready, to be shared by the tests of a module."""
-    server = Server(app, *arguments, workers=workers, shards=shards)
+    server = Server(app, *arguments, workers=workers, shards=shards, scheme=scheme)
     try:
         yield server.ready()
     except BaseException:

@@ -5,9 +5,12 @@ Invariant: a response's end is found by its own framing alone, and a byte too fe
 
 import json
 import socket
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from tls import TlsSocket
 
 Address = tuple[str, int] | str
 Fields = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -77,23 +80,46 @@ def _connected(address: tuple[str, int], timeout_s: float, receive_buffer: int |
 class Connection:
     """One socket."""
 
-    def __init__(self, address: Address, timeout_s: float = 30.0, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        timeout_s: float = 30.0,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        name: str = "localhost",
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         self._address, self._timeout_s, self._receive_buffer = address, timeout_s, receive_buffer
+        self._tls, self._name, self._session = tls, name, session
         self._open()
 
     def _open(self) -> None:
         if isinstance(self._address, str):
-            self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.settimeout(self._timeout_s)
+            connected = socket.socket(socket.AF_UNIX)
+            connected.settimeout(self._timeout_s)
             try:
-                self.socket.connect(self._address)
+                connected.connect(self._address)
             except OSError:
-                self.socket.close()
+                connected.close()
                 raise
         else:
-            self.socket = _connected(self._address, self._timeout_s, self._receive_buffer)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected = _connected(self._address, self._timeout_s, self._receive_buffer)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket: socket.socket | TlsSocket = connected
+        if self._tls:
+            self.socket = TlsSocket(connected, self._tls, self._name, self._session)
         self._unread = bytearray()
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What the connection can be resumed with; with TLS 1.3 only after something was read."""
+        assert isinstance(self.socket, TlsSocket)
+        return self.socket.tls.session
+
+    @property
+    def resumed(self) -> bool:
+        assert isinstance(self.socket, TlsSocket)
+        return bool(self.socket.tls.session_reused)
 
     def reconnect(self) -> None:
         """After a response that announced the end of the connection."""
@@ -206,6 +232,8 @@ class Connection:
         """Everything up to the end of the connection, which must be an orderly one."""
         while self._more():
             pass
+        if isinstance(self.socket, TlsSocket) and self.socket.truncated:
+            raise Malformed("the end of the connection was not announced: no close_notify")
         data = bytes(self._unread)
         self._unread.clear()
         return data

@@ -7,6 +7,7 @@
 pub mod application;
 mod lifecycle;
 pub mod limits;
+pub mod tls;
 pub mod websocket;
 
 use std::{
@@ -67,6 +68,9 @@ pub enum ConfigError {
         /// The bound.
         max: usize,
     },
+    /// Options about TLS that contradict each other.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsConfigError),
     /// `ctl` was not told which server.
     #[error(
         "where is the server's control socket? name it with --control PATH, here and in `fasterapi run`"
@@ -151,6 +155,9 @@ struct RunArgs {
         help_heading = "Processes"
     )]
     shards: usize,
+
+    #[command(flatten)]
+    tls: tls::TlsArgs,
 
     #[command(flatten)]
     application: application::ApplicationArgs,
@@ -324,6 +331,8 @@ pub struct Config {
     pub debug: bool,
     /// Where to listen.
     pub bind: Bind,
+    /// TLS, if it is to be spoken.
+    pub tls: Option<tls::Tls>,
     /// Worker processes, `1..=WORKERS_MAX`.
     pub workers: u16,
     /// Shards, `1..=SHARDS_MAX`.
@@ -398,6 +407,7 @@ impl RunArgs {
             lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
+            tls: args.tls.resolve(&surroundings.current_dir, &args.host, args.uds.is_some())?,
             application: args.application.resolve(),
             debug: args.debug,
             bind: args.uds.map_or(Bind::Tcp(args.host, args.port), Bind::Unix),

@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use thiserror::Error;
 
+use super::certificates::LoadError;
 use crate::pool::process::PythonError;
 
 /// Said in one line; what it names is what has to change.
@@ -45,6 +46,9 @@ pub enum SystemError {
         /// What the system says.
         error: io::Error,
     },
+    /// There is nothing to speak TLS with.
+    #[error("TLS: {0}")]
+    Certificates(LoadError),
     /// The access log cannot be written.
     #[error("cannot open the access log {}: {error}", .path.display())]
     AccessLog {

@@ -26,7 +26,11 @@ use rustix::{
 };
 
 use super::error::SystemError;
-use crate::{config::Bind, limits::LISTEN_BACKLOG, shard::handle::Listener};
+use crate::{
+    config::Bind,
+    limits::LISTEN_BACKLOG,
+    shard::{Listener, ListenerKind},
+};
 
 /// One listener for each shard.
 #[derive(Debug)]
@@ -41,10 +45,10 @@ pub(super) struct Listeners {
     _file: Option<SocketFile>,
 }
 
-pub(super) fn open(to: &Bind, shards: usize) -> Result<Listeners, SystemError> {
+pub(super) fn open(to: &Bind, kind: ListenerKind, shards: usize) -> Result<Listeners, SystemError> {
     match to {
-        Bind::Tcp(host, port) => open_tcp(host, *port, shards),
-        Bind::Unix(path) => open_unix(path, shards),
+        Bind::Tcp(host, port) => open_tcp(host, *port, kind, shards),
+        Bind::Unix(path) => open_unix(path, kind, shards),
     }
 }
 
@@ -55,7 +59,12 @@ pub(super) fn open_admin(address: SocketAddr) -> Result<std::net::TcpListener, S
     Ok(socket.map_err(|errno| tcp_error(address, errno))?.into())
 }
 
-fn open_tcp(host: &str, port: u16, shards: usize) -> Result<Listeners, SystemError> {
+fn open_tcp(
+    host: &str,
+    port: u16,
+    kind: ListenerKind,
+    shards: usize,
+) -> Result<Listeners, SystemError> {
     let mut address = resolve(host, port)?;
     let error = |errno| tcp_error(address, errno);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -74,10 +83,11 @@ fn open_tcp(host: &str, port: u16, shards: usize) -> Result<Listeners, SystemErr
     for socket in &sockets {
         listen(socket, LISTEN_BACKLOG).map_err(error)?;
     }
-    let listener = |socket| Listener { socket, address: Some(address) };
+    let listener = |socket| Listener { socket, address: Some(address), kind };
+    let scheme = if kind == ListenerKind::Tls { "https" } else { "http" };
     Ok(Listeners {
         sockets: sockets.into_iter().map(listener).collect(),
-        url: format!("http://{address}"),
+        url: format!("{scheme}://{address}"),
         server: (address.ip().to_string(), Some(address.port())),
         _file: None,
     })
@@ -122,7 +132,7 @@ fn tcp_error(address: SocketAddr, errno: Errno) -> SystemError {
     }
 }
 
-fn open_unix(path: &Path, shards: usize) -> Result<Listeners, SystemError> {
+fn open_unix(path: &Path, kind: ListenerKind, shards: usize) -> Result<Listeners, SystemError> {
     let error = |error| SystemError::ListenUnix { path: path.to_owned(), error };
     remove_stale(path)?;
     let listener = UnixListener::bind(path).map_err(error)?;
@@ -133,7 +143,7 @@ fn open_unix(path: &Path, shards: usize) -> Result<Listeners, SystemError> {
     let mut sockets = Vec::with_capacity(shards);
     for _ in 0..shards {
         let socket = listener.as_fd().try_clone_to_owned().map_err(error)?;
-        sockets.push(Listener { socket, address: None });
+        sockets.push(Listener { socket, address: None, kind });
     }
     let name = path.to_string_lossy().into_owned();
     Ok(Listeners { sockets, url: format!("unix:{name}"), server: (name, None), _file: Some(file) })
@@ -196,7 +206,7 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16, shards: usize) -> Result<Listeners, SystemError> {
-        open(&Bind::Tcp(host.into(), port), shards)
+        open(&Bind::Tcp(host.into(), port), ListenerKind::Plain, shards)
     }
 
     fn port(listeners: &Listeners) -> u16 {
@@ -253,7 +263,7 @@ mod tests {
         let path = socket_path("stale");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let listeners = open(&Bind::Unix(path.clone()), 2).unwrap();
+        let listeners = open(&Bind::Unix(path.clone()), ListenerKind::Plain, 2).unwrap();
         assert_eq!(listeners.sockets.len(), 2);
         UnixStream::connect(&path).unwrap();
         drop(listeners);
@@ -263,18 +273,19 @@ mod tests {
     #[test]
     fn a_path_in_use_is_refused() {
         let path = socket_path("used");
-        let first = open(&Bind::Unix(path.clone()), 1).unwrap();
-        let error = open(&Bind::Unix(path.clone()), 1).unwrap_err();
+        let first = open(&Bind::Unix(path.clone()), ListenerKind::Plain, 1).unwrap();
+        let error = open(&Bind::Unix(path.clone()), ListenerKind::Plain, 1).unwrap_err();
         assert!(matches!(error, SystemError::SocketInUse(_)), "{error}");
         // Somebody else's file under our name is not ours to remove.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();
         drop(first);
-        let error = open(&Bind::Unix(path.clone()), 1).unwrap_err();
+        let error = open(&Bind::Unix(path.clone()), ListenerKind::Plain, 1).unwrap_err();
         assert!(matches!(error, SystemError::NotASocket(_)), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"mine");
         fs::remove_file(&path).unwrap();
-        let error = open(&Bind::Unix("/nowhere/at/all.sock".into()), 1).unwrap_err();
+        let error =
+            open(&Bind::Unix("/nowhere/at/all.sock".into()), ListenerKind::Plain, 1).unwrap_err();
         assert!(
             error.to_string().starts_with("cannot listen on /nowhere/at/all.sock: "),
             "{error}"

@@ -8,6 +8,7 @@
 mod access_log;
 mod admin;
 mod attend;
+mod certificates;
 mod error;
 mod listen;
 mod orders;
@@ -29,11 +30,13 @@ use std::{
 
 use tokio::sync::mpsc;
 
+pub use certificates::LoadError;
 pub use error::SystemError;
 
 use self::{
     access_log::{AccessLog, Destination},
     admin::Health,
+    certificates::Certificates,
     listen::Listeners,
     signals::Signals,
     socket::Socket,
@@ -41,17 +44,17 @@ use self::{
 };
 pub use crate::pool::lifecycle::Outcome;
 use crate::{
-    config::{self, Config, control_file, limits::Retry, websocket::WebSockets},
-    limits::{CONTROL_CONNECTIONS_MAX, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part},
+    config::{self, Bind, Config, control_file, limits::Retry, tls::Tls, websocket::WebSockets},
+    limits::{CONTROL_CONNECTIONS_MAX, NEVER, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part},
     pool::{lifecycle::Settings, process},
-    proto::{h1, ws},
-    shard::{self, Handle},
+    proto::{h1, tls::ServerConfig, ws},
+    shard::{self, Handle, ListenerKind, TlsOptions},
 };
 
 /// Serves until told to stop, or until that is impossible; what a worker or a shard did wrong has been logged by then.
 pub fn run(config: &Config) -> Result<Outcome, SystemError> {
     raise_descriptor_limit();
-    let listeners = listen::open(&config.bind, config.shards)?;
+    let (listeners, redirect) = open_listeners(config)?;
     let admin = config.admin.map(listen::open_admin).transpose()?;
     let control = open_control(&config.lifecycle.control, &listeners)?;
     let watch = config.lifecycle.watch.as_ref().map(watch::open).transpose();
@@ -69,7 +72,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
         debug: config.debug,
         log_level: config.log_level.name(),
         spin_us: u64::try_from(spin.as_micros()).unwrap_or_else(|_| unreachable!("SPIN_MAX")),
-        server: listeners.server,
+        server: listeners.server.clone(),
         interface: config.application.interface,
         factory: config.application.factory,
         root_path: config.application.root_path.clone(),
@@ -85,12 +88,20 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             }
             tokio_uring::spawn(admin::serve(listener, Rc::clone(&health)));
         }
+        let certificates = config.tls.as_ref().map(Certificates::load).transpose()?;
+        let tls = certificates.as_ref().zip(config.tls.as_ref());
+        let tls = tls.map(|((_, loaded), config)| tls_options(config, loaded, &listeners));
+        if let Some(redirect) = &redirect {
+            tracing::info!("redirecting {} to {}", redirect.url, listeners.url);
+        }
         let (report, reports) = mpsc::unbounded_channel();
         let mut shards = Vec::with_capacity(config.shards);
+        let mut redirects = redirect.into_iter().flat_map(|redirect| redirect.sockets);
         for (index, listener) in listeners.sockets.into_iter().enumerate() {
             let options = shard::Options {
                 shard: index,
-                listeners: vec![listener],
+                listeners: [listener].into_iter().chain(redirects.next()).collect(),
+                tls: tls.clone(),
                 h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
                 limits: limits_of(config),
                 websocket: websockets_of(&config.websockets),
@@ -101,6 +112,10 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             shards.push(start_shard(options, report.clone())?);
         }
         drop(report);
+        if let Some((certificates, _)) = certificates {
+            let handles = shards.iter().map(Shard::handle).collect();
+            tokio_uring::spawn(certificates.watch(handles));
+        }
         let access_log = access_log.map(AccessLog::start);
         let (ask, asked) = mpsc::channel(CONTROL_CONNECTIONS_MAX);
         if let Some(socket) = control {
@@ -129,9 +144,20 @@ fn websockets_of(asked: &WebSockets) -> shard::WebSocketOptions {
     shard::WebSocketOptions { engine, deflate }
 }
 
+/// The one that serves, and the one that sends clients there.
+fn open_listeners(config: &Config) -> Result<(Listeners, Option<Listeners>), SystemError> {
+    let kind = if config.tls.is_some() { ListenerKind::Tls } else { ListenerKind::Plain };
+    let listeners = listen::open(&config.bind, kind, config.shards)?;
+    let redirect = config.tls.as_ref().and_then(|tls| tls.redirect.clone());
+    let redirect = redirect.map(|(host, port)| {
+        listen::open(&Bind::Tcp(host, port), ListenerKind::Redirect, config.shards)
+    });
+    Ok((listeners, redirect.transpose()?))
+}
+
 /// What each shard is to keep to. The queue is divided among them: they do not know each other's.
 fn limits_of(config: &Config) -> shard::Limits {
-    let limits = &config.limits;
+    let (limits, tls) = (&config.limits, config.tls.as_ref());
     let shards = u32::try_from(config.shards).unwrap_or(u32::MAX);
     let inflight_max = if limits.inflight_max == 0 { u32::MAX } else { limits.inflight_max };
     shard::Limits {
@@ -144,7 +170,18 @@ fn limits_of(config: &Config) -> shard::Limits {
         queue_max: limits.queue_max.div_ceil(config.shards),
         queue_timeout: limits.queue_timeout.duration(),
         repeat: limits.retry == Retry::Idempotent,
+        handshake_timeout: tls.map_or(NEVER, |tls| tls.handshake_timeout),
+        handshakes_max: tls.map_or(0, |tls| tls.handshakes_max.div_ceil(config.shards)),
         stuck_timeout: limits.stuck_timeout.duration(),
+    }
+}
+
+fn tls_options(config: &Tls, loaded: &Arc<ServerConfig>, listeners: &Listeners) -> TlsOptions {
+    let listened = listeners.server.1.unwrap_or_default();
+    TlsOptions {
+        config: Arc::clone(loaded),
+        hsts_max_age: config.hsts_max_age,
+        https_port: config.https_port.unwrap_or(listened),
     }
 }
 

@@ -63,6 +63,10 @@ impl Shard {
     pub(super) fn new(handle: Handle, thread: JoinHandle<()>, gauges: Arc<Gauges>) -> Self {
         Self { handle, thread, gauges, progress: Progress::Starting }
     }
+
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
 }
 
 /// See the module.

@@ -28,6 +28,8 @@ pub enum Refusal {
     HostRepeated,
     /// Host is not `uri-host [":" port]`.
     HostMalformed,
+    /// HTTP in clear where TLS is spoken.
+    HttpsRequired,
     /// Content-Length is not one run of digits that fits 64 bits.
     LengthMalformed,
     /// More than one Content-Length.
@@ -78,6 +80,7 @@ impl Refusal {
             Self::HostMissing => (400, "Missing Host header"),
             Self::HostRepeated => (400, "Repeated Host header"),
             Self::HostMalformed => (400, "Malformed Host header"),
+            Self::HttpsRequired => (400, "This port speaks HTTPS only"),
             Self::LengthMalformed => (400, "Malformed Content-Length"),
             Self::LengthRepeated => (400, "Repeated Content-Length"),
             Self::LengthWithCoding => (400, "Content-Length beside Transfer-Encoding"),

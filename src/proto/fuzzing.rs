@@ -5,7 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+mod tls;
+
 use std::time::Instant;
+
+pub use tls::tls_records;
 
 use super::{
     error::Refusal,
@@ -307,6 +311,11 @@ mod tests {
     #[test]
     fn corpus_of_h1_head() {
         replay("h1_head", super::h1_head);
+    }
+
+    #[test]
+    fn corpus_of_tls_records() {
+        replay("tls_records", super::tls_records);
     }
 
     #[test]

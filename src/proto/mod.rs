@@ -14,4 +14,5 @@ pub mod head;
 pub mod rate;
 pub mod route;
 pub mod target;
+pub mod tls;
 pub mod ws;

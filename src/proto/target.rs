@@ -68,6 +68,31 @@ pub fn split_absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(end)
 }
 
+/// The host of an authority, without its port; an IPv6 address keeps its brackets. `None` when there is none.
+pub fn host_of(authority: &[u8]) -> Option<&[u8]> {
+    let end = match authority.first()? {
+        b'[' => memchr(b']', authority)? + 1,
+        _ => memchr(b':', authority).unwrap_or(authority.len()),
+    };
+    authority.get(..end).filter(|host| !host.is_empty())
+}
+
+/// Where a request in clear finds what it asks for over TLS: the same host and target, at `port`.
+pub fn https_location(host: &[u8], port: u16, path: &[u8], query: &[u8]) -> Vec<u8> {
+    let mut location = [b"https://", host].concat();
+    // RFC 9110 §4.2.2.
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    // `OPTIONS *` has no path.
+    location.extend_from_slice(if path == b"*" { b"/" } else { path });
+    if !query.is_empty() {
+        location.push(b'?');
+        location.extend_from_slice(query);
+    }
+    location
+}
+
 /// Appends the percent-decoded path; a `%` that two hexadecimal digits do not follow stays as it is, as
 /// Python's `unquote` leaves it. Decoded bytes are arbitrary: `%00` is a NUL.
 pub fn percent_decode(path: &[u8], out: &mut Vec<u8>) {
@@ -169,6 +194,28 @@ fn after_reg_name(authority: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_redirect_keeps_the_host_and_the_target() {
+        for (authority, host) in [
+            ("example.org", Some("example.org")),
+            ("example.org:8080", Some("example.org")),
+            ("example.org:", Some("example.org")),
+            ("[::1]", Some("[::1]")),
+            ("[::1]:80", Some("[::1]")),
+            ("", None),
+            (":80", None),
+        ] {
+            assert_eq!(host_of(authority.as_bytes()), host.map(str::as_bytes), "{authority}");
+        }
+        let to = |port, path: &str, query: &str| {
+            let location = https_location(b"a", port, path.as_bytes(), query.as_bytes());
+            String::from_utf8(location).unwrap()
+        };
+        assert_eq!(to(443, "/", ""), "https://a/");
+        assert_eq!(to(8443, "/%20//b", "c=?d"), "https://a:8443/%20//b?c=?d");
+        assert_eq!(to(443, "*", ""), "https://a/");
+    }
 
     #[test]
     fn authorities() {

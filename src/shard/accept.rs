@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::{
+    ListenerKind,
     conn::Connection,
     turn::{Shard, kind, token},
 };
@@ -17,6 +18,7 @@ pub(super) struct Socket {
     pub(super) socket: OwnedFd,
     /// A Unix socket's connections have no peer address.
     pub(super) local: bool,
+    pub(super) kind: ListenerKind,
     pub(super) accepting: Accepting,
 }
 
@@ -50,12 +52,12 @@ impl<D: Driver> Shard<D> {
     pub(super) fn accepted(&mut self, token: Token, event: Event, more: bool) {
         let Some(entry) = self.listeners.get_mut(token.index as usize) else { return };
         let Some(listener) = entry else { return };
-        let local = listener.local;
+        let (local, kind) = (listener.local, listener.kind);
         if !more {
             listener.accepting = Accepting::Idle;
         }
         match event {
-            Event::Accepted(socket) => self.open(socket, local),
+            Event::Accepted(socket) => self.open(socket, local, kind),
             // accept(2): errors of the one connection that was to be accepted. The others are not made to wait for it.
             Event::Failed(
                 Errno::CANCELED
@@ -88,7 +90,14 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    pub(super) fn open(&mut self, socket: OwnedFd, local: bool) {
+    pub(super) fn open(&mut self, socket: OwnedFd, local: bool, kind: ListenerKind) {
+        let tls = match self.core.begin_tls(kind) {
+            Ok(tls) => tls,
+            Err(error) => {
+                tracing::error!("a connection is closed: {error}");
+                return self.driver.close(socket);
+            }
+        };
         let peer = if local { None } else { peer_of(&socket) };
         self.generation = (self.generation + 1) & Token::GENERATION_MAX;
         let since = (self.core.clock.now, self.core.options.limits.keepalive_timeout);
@@ -96,7 +105,10 @@ impl<D: Driver> Shard<D> {
         if self.drain_until.is_some() {
             connection.h1.close_after_response();
         }
+        connection.tls = tls;
+        connection.redirects = kind == ListenerKind::Redirect;
         let index = self.core.connections.insert(connection);
+        self.core.count_handshake(index, self.generation);
         self.core.touch(index);
     }
 

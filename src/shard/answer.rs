@@ -7,6 +7,7 @@
 use super::{
     Core,
     conn::{Connection, Reading, Verdict},
+    tls::{self, HSTS},
     websocket::{Books, SWITCHING},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// What the access log says of a client that went away before a response began; nginx's number.
-const CLIENT_GONE: u16 = 499;
+pub(super) const CLIENT_GONE: u16 = 499;
 
 impl Core {
     /// Reads what every worker has published, at most a bounded number of records from each.
@@ -67,7 +68,8 @@ impl Core {
                     ended = response.end;
                     if let Some(connection) = connection {
                         connection.response_at = Some(connection.output.len());
-                        encoded = encode_response(connection, &response, &self.clock.date());
+                        let hsts = self.secure.hsts(connection);
+                        encoded = encode_response(connection, &response, hsts, &self.clock.date());
                     }
                 }
                 FromWorker::Body { data, end } => {
@@ -181,9 +183,11 @@ impl Core {
             self.access_log.write(&line, &date, took);
         }
         if clear {
+            let mut fields = verdict.fields();
+            fields.extend(self.secure.hsts(connection).map(|value| (HSTS, value)));
             let out = &mut connection.output;
             let (status, detail) = (verdict.status, verdict.detail);
-            let next = connection.h1.edge_answer(status, detail, &verdict.fields(), &date, out);
+            let next = connection.h1.edge_answer(status, detail, &fields, &date, out);
             self.response_ended(connection_index, next);
         } else {
             // What is encoded is sent: an earlier answer may be waiting before this one, and that one is whole.
@@ -250,7 +254,7 @@ impl Core {
         self.abandon(index, Cancellation::ClientGone, CLIENT_GONE);
         let Some(connection) = self.connections.get_mut(index) else { return };
         let deliver = if begun { connection.retract() } else { true };
-        if deliver && connection.unsent() > 0 {
+        if deliver && (connection.unsent() > 0 || connection.owes_end()) {
             connection.begin_last_send();
             self.touch(index);
         } else {
@@ -327,6 +331,7 @@ pub(super) enum Effect {
 fn encode_response(
     connection: &mut Connection,
     response: &Response<'_>,
+    hsts: Option<&[u8]>,
     date: &[u8],
 ) -> Result<(), BadResponse> {
     let head = head_of(response);
@@ -339,6 +344,9 @@ fn encode_response(
         connection.h1.close_after_response();
     }
     connection.h1.encode_head(&head, date, &mut connection.output)?;
+    if let Some(value) = hsts {
+        tls::add_hsts(&head, value, &mut connection.output);
+    }
     connection.h1.encode_body(response.body, &mut connection.output)
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Limits, websocket::WebSocket};
+use super::{Limits, tls::Tls, websocket::WebSocket};
 use crate::{
     limits,
     proto::{h1::H1, rate::MinRate},
@@ -85,6 +85,10 @@ pub(super) struct Connection {
     pub(super) generation: u32,
     pub(super) peer: Option<SocketAddr>,
     pub(super) h1: H1,
+    /// `None` for HTTP in clear.
+    pub(super) tls: Option<Box<Tls>>,
+    /// Its requests are sent to the TLS listener.
+    pub(super) redirects: bool,
     /// Received and not consumed by the engine.
     pub(super) input: Vec<u8>,
     /// The body waits until a worker has room for it: the client is not to blame for the pause.
@@ -126,6 +130,8 @@ impl Connection {
             generation,
             peer,
             h1: H1::new(),
+            tls: None,
+            redirects: false,
             input: Vec::new(),
             held_back: false,
             output: Vec::new(),
@@ -147,7 +153,8 @@ impl Connection {
 
     /// Encoded bytes that the kernel has not taken.
     pub(super) fn unsent(&self) -> usize {
-        self.output.len() + self.sending
+        let sealed = self.tls.as_ref().map_or(0, |tls| tls.sealed.len());
+        self.output.len() + sealed + self.sending
     }
 
     /// True when nothing of this connection is in flight in the kernel.
@@ -167,7 +174,23 @@ impl Connection {
 
     /// True between requests, with nothing received of a next one and nothing left to send.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.reading, Reading::Head) && self.input.is_empty() && self.unsent() == 0
+        let unread = !self.input.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.waits());
+        matches!(self.reading, Reading::Head) && !unread && self.unsent() == 0
+    }
+
+    /// Ends an idle connection: over TLS with a word, and otherwise without.
+    pub(super) fn begin_leave(&mut self) {
+        if self.owes_end() {
+            self.begin_last_send();
+        } else {
+            self.begin_close();
+        }
+    }
+
+    /// True when the client counts on being told that nothing follows (RFC 8446 §6.1).
+    pub(super) fn owes_end(&self) -> bool {
+        let open = self.phase == Phase::Open;
+        open && self.tls.as_ref().is_some_and(|tls| !tls.session.is_handshaking())
     }
 
     /// True when the client has sent its last byte and that ends the connection: it has gone if a response is awaited or
@@ -188,10 +211,15 @@ impl Connection {
         true
     }
 
-    /// Takes the output to submit it.
-    pub(super) fn take_output(&mut self, spare: Vec<u8>) -> Vec<u8> {
-        self.response_at = None;
-        std::mem::replace(&mut self.output, spare)
+    /// What can be submitted: the output, or the records that were made of it.
+    pub(super) fn outgoing(&mut self) -> &mut Vec<u8> {
+        match &mut self.tls {
+            Some(tls) => &mut tls.sealed,
+            None => {
+                self.response_at = None;
+                &mut self.output
+            }
+        }
     }
 
     /// Notes that a send is submitted; it is given the time that its bytes take at the minimum rate.
@@ -243,15 +271,18 @@ impl Connection {
     /// Sets the deadline that the present state calls for. Called whenever the state may have changed.
     pub(super) fn watch(&mut self, now: Instant, timeouts: &Limits) {
         let waits_for_body = matches!(self.reading, Reading::Body(_) | Reading::Discarding(_));
+        let tls = self.tls.as_ref();
+        let handshake = tls.filter(|tls| tls.session.is_handshaking()).map(|tls| tls.deadline);
         let (expiry, deadline) = match self.phase {
             Phase::Closing => (Expiry::Never, now),
             Phase::Lingering => (Expiry::Close, self.until),
+            Phase::Open if handshake.is_some() => (Expiry::Close, handshake.unwrap_or(now)),
             _ if self.sending > 0 => (Expiry::Close, self.until),
             Phase::Open if waits_for_body && !self.held_back => {
                 (Expiry::TooSlow, now + timeouts.body_timeout)
             }
             Phase::Open if matches!(self.reading, Reading::Head) => {
-                if self.input.is_empty() {
+                if self.input.is_empty() && !tls.is_some_and(|tls| tls.waits()) {
                     (Expiry::Close, now + timeouts.keepalive_timeout)
                 } else {
                     let (start, _) = *self.transfer.get_or_insert((now, 0));

@@ -53,6 +53,11 @@ impl Core {
                 self.connections.get(index).is_some_and(|connection| connection.unsent() > 0);
             if expiry == Expiry::TooSlow && !answered {
                 self.refuse(index, Refusal::TooSlow);
+            } else if self.connections.get(index).is_some_and(|c| c.is_idle() && c.owes_end()) {
+                if let Some(connection) = self.connections.get_mut(index) {
+                    connection.begin_leave();
+                }
+                self.touch(index);
             } else {
                 self.lose(index);
             }

@@ -15,7 +15,7 @@ use crate::{
     ipc::{Doorbell, Fault},
     limits,
     pool::{Incarnation, Link, WorkerId},
-    proto::{h1, route::Routes},
+    proto::{h1, route::Routes, tls::ServerConfig},
 };
 
 /// What a shard is told.
@@ -32,6 +32,8 @@ pub enum Command {
         /// Its incarnation.
         incarnation: Incarnation,
     },
+    /// From now on, accept TLS connections with these certificates; those that are there keep theirs.
+    Certificates(Arc<ServerConfig>),
     /// Stop accepting, finish what is in flight, close idle connections, then report `Drained` and end.
     /// What is left after the time is cut off.
     Drain(Duration),
@@ -114,6 +116,16 @@ pub struct Gauges {
     pub shed: AtomicU64,
     /// Exchanges that were cancelled because their client had gone.
     pub abandoned: AtomicU64,
+    /// TLS handshakes in progress.
+    pub handshaking: AtomicU64,
+    /// TLS handshakes that were completed, resumed ones included.
+    pub handshakes: AtomicU64,
+    /// Those of them that resumed an earlier session.
+    pub handshakes_resumed: AtomicU64,
+    /// Handshakes that failed, ran out of time, or that the client gave up.
+    pub handshakes_failed: AtomicU64,
+    /// Handshakes that were closed to make room for newer ones.
+    pub handshakes_evicted: AtomicU64,
 }
 
 /// What a shard starts with.
@@ -123,6 +135,8 @@ pub struct Options {
     pub shard: usize,
     /// Bound and listening sockets, non-blocking. Shards share a port by SO_REUSEPORT, a Unix socket by duplicates.
     pub listeners: Vec<Listener>,
+    /// For listeners that speak TLS; there is none without.
+    pub tls: Option<TlsOptions>,
     /// Limits of the HTTP/1.1 engine.
     pub h1: h1::Options,
     /// How long things may take, and how many there may be.
@@ -160,6 +174,10 @@ pub struct Limits {
     pub queue_timeout: Duration,
     /// Give a request with an idempotent method to a second worker when the first died over it.
     pub repeat: bool,
+    /// From accepting a TLS connection to the end of its handshake.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes of this shard in progress; for one more the oldest is closed.
+    pub handshakes_max: usize,
     /// A worker with an overdue exchange that takes no record for this long is reported as stuck.
     pub stuck_timeout: Duration,
 }
@@ -176,6 +194,8 @@ impl Default for Limits {
             queue_max: limits::QUEUE_MAX,
             queue_timeout: limits::QUEUE_TIMEOUT,
             repeat: true,
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            handshakes_max: limits::HANDSHAKES_MAX,
             stuck_timeout: limits::STUCK_AFTER,
         }
     }
@@ -188,10 +208,34 @@ pub struct Listener {
     pub socket: OwnedFd,
     /// Where it listens; `None` for a Unix socket.
     pub address: Option<SocketAddr>,
+    /// What its connections speak.
+    pub kind: ListenerKind,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// HTTP in clear.
+    Plain,
+    /// HTTP over TLS.
+    Tls,
+    /// HTTP in clear, answered with the way to the TLS listener.
+    Redirect,
+}
+
+/// What TLS needs besides its listeners.
+#[derive(Clone, Debug)]
+pub struct TlsOptions {
+    /// What sessions are made with, until `Command::Certificates`.
+    pub config: Arc<ServerConfig>,
+    /// Tell browsers to come back by TLS only, for so many seconds (RFC 6797).
+    pub hsts_max_age: Option<u64>,
+    /// The port that clients reach the TLS listener by, for redirects.
+    pub https_port: u16,
 }
 
 /// The control thread's end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     doorbell: Arc<Doorbell>,

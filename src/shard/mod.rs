@@ -22,6 +22,7 @@ mod spin;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod turn;
 mod watch;
 mod websocket;
@@ -30,7 +31,9 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-pub use handle::{Command, Gauges, Handle, Limits, Listener, Mailbox, Options, Report};
+pub use handle::{
+    Command, Gauges, Handle, Limits, Listener, ListenerKind, Mailbox, Options, Report, TlsOptions,
+};
 pub use turn::run;
 pub use websocket::WebSocketOptions;
 
@@ -46,6 +49,7 @@ use exchange::Exchanges;
 use links::Links;
 use queue::Queue;
 use tally::Tally;
+use tls::Secure;
 
 /// Everything that a shard knows; nothing that it has in the kernel.
 #[derive(Debug)]
@@ -64,6 +68,7 @@ struct Core {
     owing: Vec<usize>,
     /// Exchanges that wait for a worker.
     queue: Queue,
+    secure: Secure,
     tally: Tally,
     /// What the gauges say.
     told: Tally,

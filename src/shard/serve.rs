@@ -8,6 +8,7 @@ use super::{
     access_log::Line,
     conn::{Phase, Reading, Verdict},
     queue::shift,
+    tls::HSTS,
     websocket::{WebSocket, refused},
 };
 use crate::{
@@ -141,6 +142,11 @@ impl Core {
 
     /// A head is complete: finds its route and its worker. Returns how much of `rest` was consumed with it.
     fn begin(&mut self, index: usize, rest: &[u8]) -> usize {
+        if self.connections.get(index).is_some_and(|connection| connection.redirects) {
+            let redirect = self.https_redirect();
+            self.answer(index, redirect);
+            return 0;
+        }
         if self.head.has_upgrade {
             match self.find_websocket() {
                 Ok(None) => {}
@@ -228,7 +234,7 @@ impl Core {
                 BodyLength::Unknown => None,
             },
             peer: connection.peer,
-            secure: false,
+            secure: connection.tls.is_some(),
             websocket: websocket.is_some(),
             body,
             end,
@@ -365,9 +371,11 @@ impl Core {
     fn answer_now(&mut self, index: usize, verdict: Verdict) {
         let date = self.clock.date();
         let Some(connection) = self.connections.get_mut(index) else { return };
+        let mut fields = verdict.fields();
+        fields.extend(self.secure.hsts(connection).map(|value| (HSTS, value)));
         let out = &mut connection.output;
         let (status, detail) = (verdict.status, verdict.detail);
-        let next = connection.h1.edge_answer(status, detail, &verdict.fields(), &date, out);
+        let next = connection.h1.edge_answer(status, detail, &fields, &date, out);
         if let Some(mut line) = verdict.line {
             line.status = verdict.status;
             self.access_log.write(&line, &date, std::time::Duration::ZERO);
@@ -447,7 +455,7 @@ impl Verdict {
         Self { status, detail, extra: Vec::new(), line: None }
     }
 
-    fn with(mut self, name: &'static str, value: &[u8]) -> Self {
+    pub(super) fn with(mut self, name: &'static str, value: &[u8]) -> Self {
         self.extra.push((name, value.to_vec()));
         self
     }

@@ -14,12 +14,17 @@ pub(super) struct Tally {
     exchanges: u64,
     queued: u64,
     chunks: u64,
+    handshaking: u64,
     pub(super) begun: u64,
     pub(super) redispatched: u64,
     pub(super) failed: u64,
     pub(super) overdue: u64,
     pub(super) shed: u64,
     pub(super) abandoned: u64,
+    pub(super) handshakes: u64,
+    pub(super) handshakes_resumed: u64,
+    pub(super) handshakes_failed: u64,
+    pub(super) handshakes_evicted: u64,
 }
 
 impl Core {
@@ -31,6 +36,7 @@ impl Core {
             exchanges: (self.exchanges.len() - queued) as u64,
             queued: queued as u64,
             chunks: self.links.leased_chunks() as u64,
+            handshaking: self.handshakes() as u64,
             ..self.tally
         };
         self.tally = now;
@@ -54,5 +60,10 @@ impl Tally {
         store(&gauges.overdue, self.overdue);
         store(&gauges.shed, self.shed);
         store(&gauges.abandoned, self.abandoned);
+        store(&gauges.handshaking, self.handshaking);
+        store(&gauges.handshakes, self.handshakes);
+        store(&gauges.handshakes_resumed, self.handshakes_resumed);
+        store(&gauges.handshakes_failed, self.handshakes_failed);
+        store(&gauges.handshakes_evicted, self.handshakes_evicted);
     }
 }

@@ -9,6 +9,7 @@ mod overload;
 mod progress;
 mod rescue;
 mod script;
+mod tls;
 mod websocket;
 
 use std::{
@@ -27,7 +28,9 @@ use rustix::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Command, Handle, Limits, Listener, Options, Report, WebSocketOptions, run};
+use super::{
+    Command, Handle, Limits, Listener, ListenerKind, Options, Report, WebSocketOptions, run,
+};
 use crate::{
     ipc::{
         Doorbell, EdgeLane, Segment, WorkerLane,
@@ -61,7 +64,12 @@ impl World {
         let (handle, mailbox) = Handle::new(sender).unwrap();
         let options = Options {
             shard: 0,
-            listeners: vec![Listener { socket: listener.into(), address: Some(address) }],
+            listeners: vec![Listener {
+                socket: listener.into(),
+                address: Some(address),
+                kind: ListenerKind::Plain,
+            }],
+            tls: None,
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),

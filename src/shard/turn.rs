@@ -24,6 +24,7 @@ use super::{
     queue::Queue,
     spin::Spin,
     tally::Tally,
+    tls::Secure,
     watch::Watch,
 };
 use crate::{
@@ -98,6 +99,7 @@ impl<D: Driver> Shard<D> {
             dirty: Vec::new(),
             owing: Vec::new(),
             queue: Queue::default(),
+            secure: Secure::new(options.tls),
             tally: Tally::default(),
             told: Tally::default(),
             gauges: options.gauges,
@@ -110,9 +112,10 @@ impl<D: Driver> Shard<D> {
         };
         let listeners = options.listeners.into_iter();
         let listeners = listeners
-            .map(|Listener { socket, address }| Socket {
+            .map(|Listener { socket, address, kind }| Socket {
                 socket,
                 local: address.is_none(),
+                kind,
                 accepting: Accepting::Idle,
             })
             .map(Some)
@@ -267,7 +270,11 @@ impl<D: Driver> Shard<D> {
             if !more {
                 connection.recv = Recv::Idle;
             }
+            let sealed = connection.tls.is_some();
             match &event {
+                Event::Received(lease) if sealed => {
+                    self.core.receive_sealed(index, self.driver.bytes(lease));
+                }
                 Event::Received(lease) => self.core.receive(index, self.driver.bytes(lease)),
                 // Whether it cuts a request short is seen when the connection is flushed.
                 Event::EndOfStream => connection.at_end = true,
@@ -316,6 +323,14 @@ impl<D: Driver> Shard<D> {
             if self.core.connections.get(index).is_some_and(Connection::is_over) {
                 self.core.finish(index);
             }
+            let Some(connection) = self.core.connections.get_mut(index) else { continue };
+            if self.drain_until.is_some() && connection.phase == Phase::Open && connection.is_idle()
+            {
+                connection.begin_leave();
+            }
+            if connection.tls.is_some() {
+                self.core.seal(index);
+            }
             self.perform(index);
         }
     }
@@ -326,14 +341,14 @@ impl<D: Driver> Shard<D> {
         connection.dirty = false;
         let generation = connection.generation;
         let of = |kind| token(kind, generation, u32::try_from(index).unwrap_or(u32::MAX));
-        if connection.sending == 0 && !connection.output.is_empty() {
-            let output = connection.take_output(self.core.spare.take());
+        if connection.sending == 0 && !connection.outgoing().is_empty() {
+            let output = std::mem::replace(connection.outgoing(), self.core.spare.take());
             connection.begin_send(output.len(), now);
             self.driver.send(connection.socket.as_fd(), output, of(kind::SEND));
         }
         if connection.unsent() == 0 {
             // Idle connections own no buffer.
-            self.core.spare.give(std::mem::take(&mut connection.output));
+            self.core.spare.give(std::mem::take(connection.outgoing()));
             match connection.phase {
                 Phase::LastSend if !connection.at_end => {
                     connection.begin_linger(now);
@@ -342,9 +357,6 @@ impl<D: Driver> Shard<D> {
                 }
                 Phase::LastSend => connection.begin_close(),
                 Phase::Lingering if connection.at_end => connection.begin_close(),
-                Phase::Open if self.drain_until.is_some() && connection.is_idle() => {
-                    connection.begin_close();
-                }
                 _ => {}
             }
         }
@@ -361,6 +373,9 @@ impl<D: Driver> Shard<D> {
         }
         if connection.phase == Phase::Closing {
             if connection.is_quiet() {
+                if self.core.end_handshake(index) {
+                    self.core.tally.handshakes_failed += 1;
+                }
                 let connection = self.core.connections.remove(index);
                 self.driver.close(connection.socket);
             } else if connection.sending > 0 {
@@ -410,6 +425,7 @@ impl<D: Driver> Shard<D> {
                     self.core.depart_from(link);
                 }
             }
+            Command::Certificates(config) => self.core.secure.config = Some(config),
             Command::Drain(grace) => self.drain(grace),
         }
     }

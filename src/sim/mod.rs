@@ -37,7 +37,7 @@ use crate::{
     limits,
     proto::h1,
     shard::{
-        Gauges, Handle, Listener, Options, WebSocketOptions,
+        Gauges, Handle, Listener, ListenerKind, Options, WebSocketOptions,
         probe::{Audit, Probe},
     },
 };
@@ -76,7 +76,12 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
     world.kernel.listen(doorbell.as_fd().as_raw_fd());
     let options = Options {
         shard: 0,
-        listeners: vec![Listener { socket: doorbell.into(), address: None }],
+        listeners: vec![Listener {
+            socket: doorbell.into(),
+            address: None,
+            kind: ListenerKind::Plain,
+        }],
+        tls: None,
         limits: profile.limits,
         websocket: WebSocketOptions::default(),
         gauges: Arc::clone(&gauges),

@@ -26,9 +26,10 @@ use crate::{
     },
     limits,
     pool::{Incarnation, Link, Load, WorkerId},
-    proto::{h1, route::Routes},
+    proto::{h1, route::Routes, tls::ServerConfig},
     shard::{
-        Command, Gauges, Handle, Limits, Listener, Options, Report, WebSocketOptions,
+        Command, Gauges, Handle, Limits, Listener, ListenerKind, Options, Report, TlsOptions,
+        WebSocketOptions,
         turn::{Shard, kind},
     },
     uring::{Completion, Driver, Event, Lease, Stats, Token, Wait},
@@ -152,8 +153,13 @@ impl Stage {
         Self::with(Limits::default())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "time has to begin somewhere")]
     pub(super) fn with(limits: Limits) -> Self {
+        Self::listening(limits, ListenerKind::Plain, None)
+    }
+
+    /// With a listener of that kind.
+    #[expect(clippy::disallowed_methods, reason = "time has to begin somewhere")]
+    pub(super) fn listening(limits: Limits, kind: ListenerKind, tls: Option<TlsOptions>) -> Self {
         let kernel = Kernel {
             now: Instant::now(),
             completions: Vec::new(),
@@ -173,7 +179,8 @@ impl Stage {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap().into();
         let options = Options {
             shard: 0,
-            listeners: vec![Listener { socket, address: None }],
+            listeners: vec![Listener { socket, address: None, kind }],
+            tls,
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),
@@ -210,6 +217,11 @@ impl Stage {
         self.obey();
     }
 
+    pub(super) fn exchange_certificates(&mut self, config: Arc<ServerConfig>) {
+        self.handle.send(Command::Certificates(config));
+        self.obey();
+    }
+
     pub(super) fn drain(&mut self) {
         self.handle.send(Command::Drain(Duration::from_secs(1)));
         self.obey();
@@ -240,9 +252,11 @@ impl Stage {
     pub(super) fn connect(&mut self) -> Token {
         let listener = *self.shard.driver.accepts.last().unwrap();
         let socket = Doorbell::new().unwrap().into();
+        let before = self.shard.driver.recvs.clone();
         self.shard.driver.push(listener, Event::Accepted(socket), true);
         self.settle();
-        *self.shard.driver.recvs.last().unwrap()
+        // Not always the last: another may have been let go for it.
+        *self.shard.driver.recvs.iter().find(|token| !before.contains(token)).unwrap()
     }
 
     pub(super) fn accept_fails(&mut self, error: Errno) {
@@ -291,6 +305,13 @@ impl Stage {
         self.shard.driver.stuck = false;
         self.settle();
         self.settle();
+    }
+
+    /// What the client was sent since the last time, in bytes.
+    pub(super) fn take_sent(&mut self, client: Token) -> Vec<u8> {
+        let of = |token: &Token| (token.index, token.generation);
+        let sent = self.shard.driver.sent.extract_if(.., |(token, _)| of(token) == of(&client));
+        sent.flat_map(|(_, data)| data).collect()
     }
 
     /// What the client was sent.
