@@ -28,6 +28,8 @@ pub enum Refusal {
     HostRepeated,
     /// Host is not `uri-host [":" port]`.
     HostMalformed,
+    /// Host names another authority than `:authority`.
+    HostContradicts,
     /// Content-Length is not one run of digits that fits 64 bits.
     LengthMalformed,
     /// More than one Content-Length.
@@ -62,6 +64,8 @@ pub enum Refusal {
     CodingUnknown,
     /// CONNECT: we are no tunnel.
     ConnectUnsupported,
+    /// Extended CONNECT (RFC 8441) for a protocol other than `websocket`.
+    ProtocolUnsupported,
     /// A version that this engine does not speak.
     VersionUnsupported,
 }
@@ -78,6 +82,7 @@ impl Refusal {
             Self::HostMissing => (400, "Missing Host header"),
             Self::HostRepeated => (400, "Repeated Host header"),
             Self::HostMalformed => (400, "Malformed Host header"),
+            Self::HostContradicts => (400, "Host differs from :authority"),
             Self::LengthMalformed => (400, "Malformed Content-Length"),
             Self::LengthRepeated => (400, "Repeated Content-Length"),
             Self::LengthWithCoding => (400, "Content-Length beside Transfer-Encoding"),
@@ -95,6 +100,7 @@ impl Refusal {
             Self::TrailersTooLarge => (431, "Trailer section too large"),
             Self::CodingUnknown => (501, "Unknown transfer coding"),
             Self::ConnectUnsupported => (501, "CONNECT is not supported"),
+            Self::ProtocolUnsupported => (501, "The protocol of CONNECT is not supported"),
             Self::VersionUnsupported => (505, "HTTP Version Not Supported"),
         }
     }
