@@ -11,7 +11,7 @@ use h2::Reason;
 use super::{
     H2, StreamKey, find,
     response::{self, Sending},
-    stream::Reading,
+    stream::{Reading, Turn},
 };
 use crate::{
     limits::{H2_QUANTUM, H2_UNSENT_SIZE_MAX},
@@ -70,6 +70,10 @@ impl H2 {
         let (room, crowded) = (self.room(), !self.writable.is_empty());
         let waker = self.ready.waker(stream.slot);
         let Some(entry) = find(&mut self.streams, stream) else { return Ok(data.len()) };
+        if entry.turn == Turn::Awaited {
+            return Ok(0);
+        }
+        entry.turn = Turn::None;
         let taken = match entry.sending {
             Sending::Head => return Err(BadResponse::OutOfOrder),
             Sending::Bodiless => data.len(),
@@ -102,8 +106,9 @@ impl H2 {
                     self.timers.blocked(now);
                 } else {
                     entry.blocked = None;
-                    if granted < data.len() && !std::mem::replace(&mut entry.queued, true) {
-                        self.writable.push_back(stream.slot);
+                    if granted < data.len() {
+                        entry.turn = Turn::Awaited;
+                        self.writable.push_back(stream);
                     }
                 }
                 granted

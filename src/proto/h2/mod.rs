@@ -63,7 +63,7 @@ use frames::FrameScan;
 use pipe::{Pipe, Queues};
 use ready::Ready;
 use request::Asked;
-use stream::{Reading, Received, Stream};
+use stream::{Reading, Received, Stream, Turn};
 use timers::Timers;
 
 /// What the engine has to be told; it reads no configuration itself.
@@ -134,8 +134,8 @@ pub struct H2 {
     ready: Ready,
     /// Made beside the ordinary course of events: what a timeout or the end of the connection did to streams.
     events: VecDeque<Event>,
-    /// Slots of streams that wait for room in the output, in the order of their turns.
-    writable: VecDeque<usize>,
+    /// Streams that wait for room in the output, in the order of their turns; some may have ended.
+    writable: VecDeque<StreamKey>,
     /// Body bytes that the library has and has not written yet.
     queued: usize,
     /// Request-body bytes of all streams for which no credit came back.
@@ -444,9 +444,9 @@ impl H2 {
         if stream.is_lost(cx) {
             return Some(self.lost(key, now));
         }
-        if stream.blocked.is_some() && !stream.queued {
-            stream.queued = true;
-            self.writable.push_back(slot);
+        if stream.blocked.is_some() && stream.turn == Turn::None && stream.has_capacity() {
+            stream.turn = Turn::Awaited;
+            self.writable.push_back(key);
         }
         match stream.receive(cx) {
             Received::Nothing => None,
@@ -502,10 +502,10 @@ impl H2 {
     /// The stream whose turn it is to put more into the output, if there is room.
     fn next_writable(&mut self) -> Option<Event> {
         while self.room() >= H2_QUANTUM {
-            let slot = self.writable.pop_front()?;
-            if let Some(stream) = self.streams.get_mut(slot).filter(|stream| stream.queued) {
-                stream.queued = false;
-                return Some(Event::Writable { stream: StreamKey { slot, id: stream.id } });
+            let stream = self.writable.pop_front()?;
+            if let Some(entry) = find(&mut self.streams, stream) {
+                entry.turn = Turn::Come;
+                return Some(Event::Writable { stream });
             }
         }
         None

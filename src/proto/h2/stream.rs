@@ -49,6 +49,17 @@ pub(super) enum Reading {
     Refused,
 }
 
+/// A stream's turn to put body into the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It does not wait for one.
+    None,
+    /// It is among those that wait.
+    Awaited,
+    /// The caller was told, and has not used it.
+    Come,
+}
+
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: u32,
@@ -68,8 +79,7 @@ pub(super) struct Stream {
     pub(super) end_sent: bool,
     /// Since when the client's window holds a piece of the body back, and how much has gone out since.
     pub(super) blocked: Option<(Instant, u64)>,
-    /// True exactly while the stream is among those that wait for room in the output.
-    pub(super) queued: bool,
+    pub(super) turn: Turn,
     pub(super) is_head: bool,
     pub(super) is_websocket: bool,
     pub(super) continue_due: bool,
@@ -107,7 +117,7 @@ impl Stream {
             sending: Sending::Head,
             end_sent: false,
             blocked: None,
-            queued: false,
+            turn: Turn::None,
             is_head,
             is_websocket: false,
             continue_due: false,
@@ -187,6 +197,11 @@ impl Stream {
                 Poll::Pending => return granted,
             }
         }
+    }
+
+    /// True when the client's windows take what was asked for last, or some of it.
+    pub(super) fn has_capacity(&self) -> bool {
+        matches!(&self.sender, Sender::Stream(stream) if stream.capacity() > 0)
     }
 
     /// Queues a piece of body; see [`Self::send_head`] for failure.

@@ -3,12 +3,12 @@
 use super::{
     DATE, Head,
     client::Pair,
-    raw::{DATA, Raw, WINDOW_UPDATE, frame, get, post, settings, window_update},
+    raw::{DATA, PING, Raw, WINDOW_UPDATE, frame, get, post, settings, window_update},
 };
 use crate::{
     limits::{EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_QUANTUM, H2_UNSENT_SIZE_MAX},
     proto::{
-        h2::{Event, Options, StreamKey},
+        h2::{Event, Options, PREFACE, StreamKey},
         head::BodyLength,
     },
 };
@@ -42,7 +42,7 @@ fn windows_are_announced() {
     assert_eq!(setting(4), Some(256 * 1024), "INITIAL_WINDOW_SIZE");
     assert_eq!(setting(6), Some(32 * 1024), "MAX_HEADER_LIST_SIZE");
     assert_eq!(setting(8), Some(1), "ENABLE_CONNECT_PROTOCOL");
-    raw.send(super::super::PREFACE);
+    raw.send(PREFACE);
     raw.send(&settings(&[]));
     let update = raw.frames().into_iter().find(|frame| frame.kind == WINDOW_UPDATE).expect("one");
     assert_eq!(update.stream, 0);
@@ -125,11 +125,11 @@ fn nothing_is_read_while_the_output_is_full() {
     raw.frames();
     let piece = vec![7; H2_UNSENT_SIZE_MAX];
     assert_eq!(raw.engine.body(stream, &piece, false, raw.now), Ok(H2_UNSENT_SIZE_MAX));
-    raw.events();
+    raw.engine.flush();
     let mut taken = 0;
-    let request = get(3);
-    for _ in 0..1000 {
-        taken += raw.engine.handle(&request, raw.now);
+    let ping = frame(PING, 0, 0, &[0; 8]);
+    for piece in std::iter::once(&get(3)).chain(std::iter::repeat_n(&ping, 1000)) {
+        taken += raw.engine.handle(piece, raw.now);
         assert_eq!(raw.events(), []);
     }
     assert_eq!(taken, crate::limits::H2_INPUT_SIZE_MAX);

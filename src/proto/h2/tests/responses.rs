@@ -206,11 +206,13 @@ fn a_response_that_fails_in_the_middle_is_a_reset() {
     pair.run();
     let (_, mut body) = pair.begun(future);
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    let found = std::iter::from_fn(|| match body.poll_data(&mut cx) {
-        std::task::Poll::Ready(data) => data,
-        std::task::Poll::Pending => panic!("no reset"),
-    });
-    let error = found.last().expect("a reset").expect_err("a reset");
+    let error = loop {
+        match body.poll_data(&mut cx) {
+            std::task::Poll::Ready(Some(Ok(_))) => {}
+            std::task::Poll::Ready(Some(Err(error))) => break error,
+            other => panic!("no reset: {other:?}"),
+        }
+    };
     assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
     let (again, _) = pair.send(Pair::request("GET"), true);
     let events = pair.run();

@@ -5,6 +5,10 @@
 
 #![forbid(unsafe_code)]
 
+mod h2;
+
+pub use h2::{Seen, h2_events, h2_session};
+
 use super::{
     error::Refusal,
     field::is_token,
@@ -181,6 +185,11 @@ mod tests {
     #[test]
     fn corpus_of_h1_head() {
         replay("h1_head", super::h1_head);
+    }
+
+    #[test]
+    fn corpus_of_h2_session() {
+        replay("h2_session", super::h2_session);
     }
 
     #[test]
