@@ -199,7 +199,8 @@ const _: () = assert!(TRAILERS_SIZE_MAX < u16::MAX as usize);
 const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX < u16::MAX as usize);
 const _: () = assert!(CHUNK_SIZE_DIGITS_MAX as u32 * 4 <= u64::BITS);
 const _: () = assert!(EXCHANGE_WINDOW <= CHUNK_COUNT * CHUNK_SIZE);
-const _: () = assert!(H2_CONNECTION_WINDOW >= EXCHANGE_WINDOW && H2_CONNECTION_WINDOW <= i32::MAX as usize);
+const _: () =
+    assert!(H2_CONNECTION_WINDOW >= EXCHANGE_WINDOW && H2_CONNECTION_WINDOW <= i32::MAX as usize);
 // The library charges 255 bytes for each byte that comes alone in a frame of ten, until it is given on, and closes a
 // connection at half its window.
 const _: () = assert!(H2_INPUT_SIZE_MAX / 10 * 255 < H2_CONNECTION_WINDOW / 2);

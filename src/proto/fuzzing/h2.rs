@@ -80,10 +80,8 @@ fn note(
         Event::Request { stream, end, .. } => {
             check_head(head);
             assert_eq!(end, head.body == BodyLength::Empty);
-            let before = seen.insert(
-                stream.id(),
-                Seen { head: describe(head), ended: end, ..Seen::default() },
-            );
+            let before = seen
+                .insert(stream.id(), Seen { head: describe(head), ended: end, ..Seen::default() });
             assert!(before.is_none(), "one request for each stream");
             if end {
                 answer(engine, stream, now);

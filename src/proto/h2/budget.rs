@@ -123,8 +123,16 @@ mod tests {
         let later = start + Duration::from_millis(1500);
         assert_eq!(budget.spend(2, later), Ok(()), "one second was paid out");
         assert_eq!(budget.spend(1, later), Err(Exhausted));
-        assert_eq!(budget.spend(1, start + Duration::from_secs(2)), Ok(()), "and the half is not lost");
-        assert_eq!(budget.spend(4, start + Duration::from_secs(1000)), Err(Exhausted), "never beyond");
+        assert_eq!(
+            budget.spend(1, start + Duration::from_secs(2)),
+            Ok(()),
+            "and the half is not lost"
+        );
+        assert_eq!(
+            budget.spend(4, start + Duration::from_secs(1000)),
+            Err(Exhausted),
+            "never beyond"
+        );
         assert_eq!(budget.spend(3, start + Duration::from_secs(1000)), Ok(()));
     }
 

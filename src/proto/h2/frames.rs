@@ -181,7 +181,8 @@ mod tests {
         for len in 0..PREFACE.len() {
             assert_eq!(preface(&PREFACE[..len]), Preface::Partial, "{len}");
         }
-        for other in ["GET", "POST", "PUT", "PROPFIND", "PRI / ", "PRI * HTTP/1.1", "\x16\x03\x01"] {
+        for other in ["GET", "POST", "PUT", "PROPFIND", "PRI / ", "PRI * HTTP/1.1", "\x16\x03\x01"]
+        {
             assert_eq!(preface(other.as_bytes()), Preface::No, "{other}");
         }
     }

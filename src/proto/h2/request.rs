@@ -52,8 +52,7 @@ pub(super) fn fill<B>(
 
 /// Checks the trailer section of a request; nobody asks for its fields.
 pub(super) fn check_trailers(trailers: &HeaderMap) -> Result<(), Refusal> {
-    let size: usize =
-        trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let size: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if size > TRAILERS_SIZE_MAX || trailers.len() > HEAD_FIELDS_MAX {
         return Err(Refusal::TrailersTooLarge);
     }

@@ -9,10 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{
-    Reason, RecvStream, SendStream,
-    server::SendResponse,
-};
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::Response;
 
 use super::response::Sending;
@@ -87,7 +84,10 @@ pub(super) struct Stream {
 
 /// What the library has of a request's body.
 pub(super) enum Received {
-    Data { data: Bytes, end: bool },
+    Data {
+        data: Bytes,
+        end: bool,
+    },
     /// The trailer section, and with it the end.
     Trailers(http::HeaderMap),
     /// Nothing yet; the waker will be called.

@@ -188,9 +188,9 @@ impl H2 {
             let (since, received) = *self.timers.upload.get_or_insert((now, 0));
             if is_due(Some(since.max(opened) + MinRate::default().allowance(received))) {
                 let late = self.streams.iter().filter(|(_, stream)| awaits(stream));
-                due.extend(late.map(|(slot, stream)| {
-                    (StreamKey { slot, id: stream.id }, Due::Refuse)
-                }));
+                due.extend(
+                    late.map(|(slot, stream)| (StreamKey { slot, id: stream.id }, Due::Refuse)),
+                );
                 self.timers.upload = None;
             }
         } else {
@@ -221,7 +221,8 @@ impl H2 {
     fn ping(&mut self, now: Instant) {
         let Some(pings) = &mut self.pings else { return };
         // The answer to an earlier one has to be taken before another can be sent.
-        let _: Poll<Result<_, h2::Error>> = pings.poll_pong(&mut Context::from_waker(Waker::noop()));
+        let _: Poll<Result<_, h2::Error>> =
+            pings.poll_pong(&mut Context::from_waker(Waker::noop()));
         // It fails while one is under way, which asks the same.
         let _: Result<(), h2::Error> = pings.send_ping(Ping::opaque());
         self.timers.pinged = Some(now);

@@ -38,7 +38,12 @@ fn rapid_reset_ends_the_connection() {
     // CVE-2023-44487: each request is given on before it is cancelled.
     let mut raw = Raw::open();
     let mut begun = 0;
-    let sent = flood(&mut raw, 10_000, |n| if n % 2 == 0 { get(odd(n / 2)) } else { rst_stream(odd(n / 2)) });
+    let sent =
+        flood(
+            &mut raw,
+            10_000,
+            |n| if n % 2 == 0 { get(odd(n / 2)) } else { rst_stream(odd(n / 2)) },
+        );
     begun += sent / 2;
     assert_eq!(raw.closed_with(), ENHANCE_YOUR_CALM);
     assert!(begun as u64 <= H2_CANCELLED_MAX + 1, "{begun} requests were begun");
@@ -191,7 +196,11 @@ fn an_hpack_bomb_is_not_decoded() {
     assert!(matches!(events[..], [Event::Request { .. }]), "{events:?}");
     let mut bomb = block(&GET);
     bomb.resize(16_000, 0x80 | 62);
-    assert_eq!(raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, 3, &bomb)).len(), 1, "the other is reset");
+    assert_eq!(
+        raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, 3, &bomb)).len(),
+        1,
+        "the other is reset"
+    );
     assert_eq!(raw.closed_with(), ENHANCE_YOUR_CALM);
     assert!(raw.head.blob.len() < 64 * 1024);
 }

@@ -81,7 +81,8 @@ impl Pair {
     pub(super) fn run(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         loop {
-            let _: Poll<Result<(), h2::Error>> = std::pin::Pin::new(&mut self.client).poll(&mut cx());
+            let _: Poll<Result<(), h2::Error>> =
+                std::pin::Pin::new(&mut self.client).poll(&mut cx());
             self.sent.append(&mut self.queues.borrow_mut().output);
             let taken = self.engine.handle(&self.sent, self.now);
             self.sent.drain(..taken);

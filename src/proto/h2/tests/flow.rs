@@ -35,7 +35,8 @@ fn windows_are_announced() {
     let first = raw.frames();
     let setting = |id: u16| {
         let pairs = first[0].payload.chunks(6);
-        let found = pairs.map(|pair| (pair[1], u32::from_be_bytes([pair[2], pair[3], pair[4], pair[5]])));
+        let found =
+            pairs.map(|pair| (pair[1], u32::from_be_bytes([pair[2], pair[3], pair[4], pair[5]])));
         found.into_iter().find(|(found, _)| u16::from(*found) == id).map(|(_, value)| value)
     };
     assert_eq!(setting(3), Some(128), "MAX_CONCURRENT_STREAMS");
@@ -134,7 +135,10 @@ fn nothing_is_read_while_the_output_is_full() {
     }
     assert_eq!(taken, crate::limits::H2_INPUT_SIZE_MAX);
     raw.frames();
-    assert!(matches!(raw.events()[..], [Event::Request { .. }, ..]), "it goes on when there is room");
+    assert!(
+        matches!(raw.events()[..], [Event::Request { .. }, ..]),
+        "it goes on when there is room"
+    );
 }
 
 #[test]

@@ -4,14 +4,19 @@ use h2::Reason;
 
 use super::{
     client::Pair,
-    raw::{CANCEL, GOAWAY, NO_ERROR, PING, PROTOCOL_ERROR, RST_STREAM, Raw, frame, get, post, rst_stream, settings},
+    raw::{
+        CANCEL, GOAWAY, NO_ERROR, PING, PROTOCOL_ERROR, RST_STREAM, Raw, frame, get, post,
+        rst_stream, settings,
+    },
 };
 use crate::proto::h2::{Event, PREFACE, Preface, preface};
 
 /// The last stream that a GOAWAY promises to serve, and its reason.
 fn goaway(raw: &mut Raw) -> Vec<(u32, u32)> {
     let frames = raw.frames().into_iter().filter(|frame| frame.kind == GOAWAY);
-    frames.map(|frame| (frame.number(), u32::from_be_bytes(frame.payload[4..8].try_into().unwrap()))).collect()
+    frames
+        .map(|frame| (frame.number(), u32::from_be_bytes(frame.payload[4..8].try_into().unwrap())))
+        .collect()
 }
 
 #[test]

@@ -135,7 +135,8 @@ fn targets_have_the_form_of_a_path() {
     let long = format!("/{}", "x".repeat(START_LINE_SIZE_MAX));
     refused(&[(":path", &long)], Refusal::StartLineTooLong);
     for path in ["", "a", "http://a/", "/ b"] {
-        let fields = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")];
+        let fields =
+            [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")];
         reset(&fields);
     }
 }
@@ -292,8 +293,10 @@ fn trailers_end_a_request_and_are_dropped() {
     let stream = raw.begin(&post(1));
     let trailers = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&[("x-sum", "1")]));
     let events = raw.send(&[frame(DATA, 0, 1, b"a"), trailers].concat());
-    assert!(matches!(&events[..], [Event::Body { end: false, .. }, Event::Body { data, end: true, .. }]
-        if data.is_empty()));
+    assert!(
+        matches!(&events[..], [Event::Body { end: false, .. }, Event::Body { data, end: true, .. }]
+        if data.is_empty())
+    );
     raw.answer(stream, b"ok");
 
     let stream = raw.begin(&post(3));
@@ -328,9 +331,8 @@ fn a_websocket_is_asked_for_with_extended_connect() {
 
 #[test]
 fn an_expectation_is_noted_and_an_unknown_one_refused() {
-    let post = |value| {
-        frame(HEADERS, END_HEADERS, 1, &block(&[&POST[..], &[("expect", value)]].concat()))
-    };
+    let post =
+        |value| frame(HEADERS, END_HEADERS, 1, &block(&[&POST[..], &[("expect", value)]].concat()));
     let mut raw = Raw::open();
     let stream = raw.begin(&post("100-continue"));
     assert!(raw.head.expects_continue);

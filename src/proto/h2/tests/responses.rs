@@ -29,7 +29,8 @@ fn respond(pair: &mut Pair, stream: StreamKey, head: &Head) -> Result<(), BadRes
 #[test]
 fn a_response_carries_date_server_and_length() {
     let (mut pair, future, stream) = asked("GET");
-    let head = Head::new(200, &[("Content-Type", "text/plain"), ("x", " y ")], BodyLength::Known(5));
+    let head =
+        Head::new(200, &[("Content-Type", "text/plain"), ("x", " y ")], BodyLength::Known(5));
     respond(&mut pair, stream, &head).unwrap();
     assert_eq!(pair.engine.body(stream, b"hello", true, pair.now), Ok(5));
     pair.run();
@@ -144,7 +145,10 @@ fn what_cannot_be_sent_is_said_and_another_answer_may_follow() {
     pair.engine.answer(stream, &answer, DATE).unwrap();
     pair.run();
     let seen = pair.response(future);
-    assert_eq!((seen.head.status().as_u16(), &seen.body[..]), (502, &br#"{"detail":"Bad Gateway"}"#[..]));
+    assert_eq!(
+        (seen.head.status().as_u16(), &seen.body[..]),
+        (502, &br#"{"detail":"Bad Gateway"}"#[..])
+    );
     assert_eq!(seen.head.headers()["retry-after"], "1");
 }
 
@@ -250,7 +254,10 @@ fn a_websocket_is_accepted_with_101_which_is_200_on_the_wire() {
     // 0x88 is `:status: 200` in HPACK's static table (RFC 7541 appendix A).
     assert_eq!((frames[0].kind, frames[0].payload[0]), (raw::HEADERS, 0x88));
     let events = raw.send(&raw::frame(raw::DATA, 0, 1, &[0; 1200]));
-    assert!(matches!(&events[..], [Event::Body { data, .. }] if data.len() == 1200), "no body limit");
+    assert!(
+        matches!(&events[..], [Event::Body { data, .. }] if data.len() == 1200),
+        "no body limit"
+    );
     assert_eq!(raw.engine.body(stream, b"frame", false, raw.now), Ok(5));
     assert_eq!(raw.frames()[0].payload, b"frame");
 }

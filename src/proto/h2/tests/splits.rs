@@ -2,7 +2,9 @@
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
-use super::raw::{DATA, END_HEADERS, END_STREAM, HEADERS, POST, block, frame, settings, settings_ack};
+use super::raw::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, POST, block, frame, settings, settings_ack,
+};
 use crate::proto::{
     fuzzing::{h2_events, h2_session},
     h2::PREFACE,
