@@ -107,7 +107,7 @@ impl Engine {
             }
         }
         self.out.clear();
-        self.engine.output(&mut self.out);
+        self.engine.output(&mut self.out, self.now);
         served
     }
 }

@@ -126,8 +126,8 @@ pub const H2_CONTROL_BYTES_PER_PAYLOAD: u64 = 8;
 pub const H2_CONTROL_BYTES_PER_S: u64 = 4 * 1024;
 /// A client that is owed an answer and is silent for so long is asked for a sign of life...
 pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
-/// ...and given up after this.
-pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// ...and given up after this. What was sent before may still lie in the kernel, behind a slow link.
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Submission queue of a shard's uring: operations that one system call submits.
 pub const SUBMISSIONS_MAX: u32 = 1024;

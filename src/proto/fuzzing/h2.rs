@@ -56,7 +56,7 @@ pub fn h2_events(stream: &[u8], size: usize) -> BTreeMap<u32, Seen> {
             }
             assert!(engine.streams() <= 256, "streams pile up");
             out.clear();
-            engine.output(&mut out);
+            engine.output(&mut out, now);
             // Answers to at most one feed, and heads and bodies of ours.
             assert!(out.len() <= H2_UNSENT_SIZE_MAX + 16 * H2_INPUT_SIZE_MAX, "output piles up");
         }

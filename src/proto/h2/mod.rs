@@ -52,7 +52,7 @@ pub use stream::StreamKey;
 
 use super::{
     error::Refusal,
-    head::{BodyLength, Method, RequestHead},
+    head::{BodyLength, RequestHead},
 };
 use crate::limits::{
     EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_ECHOES_MAX, H2_FORCED_RESETS_MAX, H2_QUANTUM,
@@ -245,10 +245,14 @@ impl H2 {
         }
     }
 
-    /// Moves what is to be sent to the end of `out`.
-    pub fn output(&mut self, out: &mut Vec<u8>) {
+    /// Moves what is to be sent to the end of `out`. To be called when what was output before is sent: that is taken as a
+    /// sign of life of the client.
+    pub fn output(&mut self, out: &mut Vec<u8>, now: Instant) {
         self.flush();
         let mut queues = self.queues.borrow_mut();
+        if !queues.output.is_empty() {
+            self.timers.output(now);
+        }
         if out.is_empty() {
             std::mem::swap(out, &mut queues.output);
         } else {
@@ -416,7 +420,6 @@ impl H2 {
             }
             Err(refusal) => refusal,
         };
-        stream.is_head |= head.method == Method::Head;
         stream.reading = Reading::Refused;
         Some(Event::Refused { stream: key, refusal })
     }

@@ -34,12 +34,14 @@ pub(super) struct Timers {
     /// The stream whose frame of body is incomplete.
     partial_data: Option<u32>,
     last_input: Instant,
+    /// The last time that the client was seen to live: it sent something, or took what was output before.
+    last_sign: Instant,
     /// Since when there is no stream; found out when looked for.
     idle_since: Option<Instant>,
     /// Since when request bodies are awaited, and how much arrived since.
     upload: Option<(Instant, u64)>,
-    /// When a sign of life was asked for.
-    pinged: Option<Instant>,
+    /// When a sign of life was asked for, and whether that went out with the latest output.
+    pinged: Option<(Instant, bool)>,
     /// When the client was told that we leave.
     leaving: Option<Instant>,
     wake_at: Instant,
@@ -53,6 +55,7 @@ impl Timers {
             partial: None,
             partial_data: None,
             last_input: now,
+            last_sign: now,
             idle_since: Some(now),
             upload: None,
             pinged: None,
@@ -69,7 +72,7 @@ impl Timers {
     /// Bytes arrived, and left this incomplete.
     pub(super) fn received(&mut self, bytes: usize, partial: Partial, now: Instant) {
         self.last_input = now;
-        self.pinged = None;
+        self.seen(now);
         if let Some((_, received)) = &mut self.upload {
             *received += bytes as u64;
         }
@@ -86,6 +89,18 @@ impl Timers {
                 Some((now, frame))
             }
         };
+    }
+
+    /// Something was output: what was output before is with the client, or on its way there.
+    pub(super) fn output(&mut self, now: Instant) {
+        match &mut self.pinged {
+            Some((_, is_out @ false)) => *is_out = true,
+            _ => self.seen(now),
+        }
+    }
+
+    fn seen(&mut self, now: Instant) {
+        (self.last_sign, self.pinged) = (now, None);
     }
 
     /// A request has begun.
@@ -157,13 +172,14 @@ impl H2 {
             if is_due(Some(since + KEEPALIVE_TIMEOUT)) || is_due(leaving) {
                 return self.close(Reason::NO_ERROR);
             }
-        } else if is_due(self.timers.pinged.map(|since| since + H2_PING_TIMEOUT)) {
+        } else if is_due(self.timers.pinged.map(|(since, _)| since + H2_PING_TIMEOUT)) {
             return self.close(Reason::NO_ERROR);
         } else if self.timers.pinged.is_none()
-            && is_due(Some(self.timers.last_input + H2_PING_INTERVAL))
+            && is_due(Some(self.timers.last_sign + H2_PING_INTERVAL))
         {
             self.ping(now);
-            is_due(Some(now + H2_PING_TIMEOUT));
+            // An answer counts from when it comes, which is not earlier.
+            is_due(Some(now + H2_PING_INTERVAL.min(H2_PING_TIMEOUT)));
         }
         let mut due = Vec::new();
         // Since when a body is awaited: the one that is awaited longest.
@@ -225,7 +241,7 @@ impl H2 {
             pings.poll_pong(&mut Context::from_waker(Waker::noop()));
         // It fails while one is under way, which asks the same.
         let _: Result<(), h2::Error> = pings.send_ping(Ping::opaque());
-        self.timers.pinged = Some(now);
+        self.timers.pinged = Some((now, false));
         self.flush_due = true;
     }
 }

@@ -90,7 +90,7 @@ impl Pair {
             while let Some(event) = self.engine.poll_event(&mut self.head, self.now) {
                 events.push(event);
             }
-            self.engine.output(&mut self.received);
+            self.engine.output(&mut self.received, self.now);
             let mut queues = self.queues.borrow_mut();
             let room = queues.room().min(self.received.len());
             queues.push(&self.received[..room]);

@@ -190,7 +190,7 @@ impl Raw {
 
     /// Everything that was output since the last look.
     pub(super) fn frames(&mut self) -> Vec<Frame> {
-        self.engine.output(&mut self.output);
+        self.engine.output(&mut self.output, self.now);
         let mut frames = Vec::new();
         let mut rest = self.output.as_slice();
         while let Some((head, tail)) = rest.split_at_checked(9) {

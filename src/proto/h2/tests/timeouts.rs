@@ -130,6 +130,21 @@ fn a_silent_client_that_waits_is_asked_for_a_sign_of_life() {
 }
 
 #[test]
+fn a_client_that_takes_a_long_response_is_alive_though_it_says_nothing() {
+    let mut raw = Raw::open_with(&[(4, 0x7fff_ffff)]);
+    raw.send(&window_update(0, 0x7fff_0000));
+    let stream = raw.begin(&get(1));
+    let head = Head::new(200, &[], BodyLength::Unknown);
+    raw.engine.respond(stream, &head.get(), DATE, false).unwrap();
+    for _ in 0..20 {
+        assert_eq!(raw.engine.body(stream, &[7; 1000], false, raw.now), Ok(1000));
+        assert!(!raw.frames().is_empty());
+        assert_eq!(pass(&mut raw, Duration::from_secs(20)), []);
+    }
+    assert!(!raw.engine.is_closed());
+}
+
+#[test]
 fn a_body_that_stands_still_is_refused() {
     let mut raw = Raw::open();
     let stream = raw.begin(&post(1));
