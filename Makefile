@@ -1,5 +1,5 @@
 # `make` says what there is. Everything lands in .venv, target and benches/results; `make clean` removes all three.
-# Overridable: PYTHON=python3.13 VENV=.venv HOST=127.0.0.1 PORT=8000 APP=hello:app FUZZ_SECONDS=30
+# Overridable: PYTHON=python3.13 VENV=.venv HOST=127.0.0.1 PORT=8000 APP=hello:app FUZZ_SECONDS=30 SEEDS=20000 SEED=0
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -7,6 +7,9 @@ HOST   ?= 127.0.0.1
 PORT   ?= 8000
 APP    ?= hello:app
 FUZZ_SECONDS ?= 30
+# Of `sim`: how many seeds, and the first.
+SEEDS  ?= 20000
+SEED   ?= 0
 # Further arguments of `run` and of the Python benchmarks, e.g. ARGS="--only fasterapi --rounds 1".
 ARGS   ?=
 
@@ -23,10 +26,10 @@ bench_targets  := $(filter-out lane_rtt,$(basename $(notdir $(wildcard benches/*
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build tools test test-rust test-executor test-loom test-native test-python lint fuzz miri asan bench bench-lane bench-peers bench-idle clean
+.PHONY: help run build tools frameworks test test-rust test-executor test-loom test-native test-python lint fuzz sim miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-websocket bench-idle clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- build -----------------------------------------------------------------------------------------------------------
 
@@ -64,6 +67,19 @@ $(VENV)/.tools: ci/requirements-test.txt pyworker/pyproject.toml $(VENV)/.packag
 	$(pip) -r ci/requirements-test.txt "$$(ls target/wheels/*.whl)[test]"
 	@touch $@
 
+frameworks: target/frameworks/.package
+
+# What they depend on is nobody else's business: an environment of their own, with our package in it.
+target/frameworks/.made: ci/requirements-frameworks.txt
+	$(PYTHON) -m venv target/frameworks
+	target/frameworks/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+target/frameworks/.package: target/frameworks/.made $(VENV)/.package
+	target/frameworks/bin/python -m pip install --quiet --disable-pip-version-check target/wheels/*.whl
+	target/frameworks/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/*.whl
+	@touch $@
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 test: test-rust test-executor test-loom test-native test-python ## every test: Rust (fuzz corpora included), loom, Python, end to end
@@ -92,11 +108,11 @@ test-native: tools
 	cargo build --locked -p pyworker --features testing
 	rm -rf $(staged) && mkdir -p $(staged) && cp -r pyworker/python/fasterapi $(staged)/
 	cp target/debug/lib_native.so $(staged)/fasterapi/_native.abi3.so
-	cd pyworker && PYTHONPATH=$(abspath $(staged)) $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests tests/test_native.py tests/test_native_tasks.py
+	cd pyworker && PYTHONPATH=$(abspath $(staged)) $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests tests/test_native*.py
 
 # The installed package is what is tested, not the source tree, which has no native half.
-test-python: build tools
-	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests --ignore tests/test_native.py --ignore tests/test_native_tasks.py,@echo 'skipped: no pyworker/tests')
+test-python: build tools frameworks
+	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests --ignore-glob "*/test_native*.py",@echo 'skipped: no pyworker/tests')
 	$(if $(wildcard ci/e2e),$(BIN)/python -m pytest -q ci/e2e,@echo 'skipped: no ci/e2e')
 
 lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
@@ -109,7 +125,7 @@ lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
 	$(BIN)/ruff format --check .
 	cd pyworker && $(abspath $(BIN))/mypy
 	cd ci/e2e && $(abspath $(BIN))/mypy
-	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps idle.py peers
+	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps fairness.py idle.py memory.py websocket.py peers
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 	@cargo +nightly --version >/dev/null 2>&1 || { echo 'error: fuzzing needs a nightly: rustup toolchain install nightly' >&2; exit 1; }
@@ -120,6 +136,12 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 	    found="fuzz/target/found/$$target"; mkdir -p "$$found" "fuzz/corpus/$$target"; \
 	    cargo +nightly fuzz run "$$target" "$$found" "fuzz/corpus/$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done
+
+# A target directory of its own, as for loom: with the assertions, and without the link-time optimisation that only a release needs.
+sim: | $(VENV)/.made ## SEEDS runs of the simulated shard from SEED on; a failure prints its seed
+	SIM_SEED=$(SEED) SIM_SEEDS=$(SEEDS) CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
+	cargo test --locked --release --lib --target-dir target/sim sim::tests::seeds_of_the_environment_hold
 
 miri: ## ipc under Miri (needs a nightly with the components miri and rust-src)
 	MIRIFLAGS='-Zmiri-disable-isolation' cargo +nightly miri test --locked --lib --no-default-features --target-dir target/miri
@@ -136,9 +158,18 @@ bench: ## criterion micro-benchmarks
 bench-lane: ## round trips between two processes: lane (spinning, sleeping), socketpair, pipes
 	cargo bench --locked --bench lane_rtt
 
-bench-peers: build target/peers/.made ## side by side with other Python servers → benches/results/peers.{md,json,svg}
+bench-peers: build target/peers/.package ## side by side with other Python servers → benches/results/peers.{md,json,svg}
 	@ci/system-packages bench
 	cd benches && ../target/peers/bin/python -m peers --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
+
+bench-fairness: build target/peers/.package ## 1 ms handlers among 500 ms ones on 4 workers, beside gunicorn and Granian → benches/results/fairness.{md,json}
+	cd benches && ../target/peers/bin/python -m fairness --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
+
+bench-memory: build target/peers/.package ## 50 slow downloads and 50 slow uploads of 100 MB; fails over 150 MiB → benches/results/memory.{md,json}
+	cd benches && ../target/peers/bin/python -m memory --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
+
+bench-websocket: build target/peers/.package ## echo of small messages, beside uvicorn and Granian → benches/results/websocket.{md,json}
+	cd benches && ../target/peers/bin/python -m websocket --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
 
 bench-idle: build ## memory per idle keep-alive connection; fails over 2 KiB
 	$(BIN)/python benches/idle.py --fasterapi $(BIN)/fasterapi $(ARGS)
@@ -147,6 +178,12 @@ target/peers/.made: benches/peers/requirements.txt
 	@ci/system-packages bench
 	$(PYTHON) -m venv target/peers
 	target/peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Ours beside the others: one interpreter and one set of packages for everybody.
+target/peers/.package: target/peers/.made $(VENV)/.package
+	target/peers/bin/python -m pip install --quiet --disable-pip-version-check target/wheels/*.whl
+	target/peers/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/*.whl
 	@touch $@
 
 clean: ## remove everything that was built

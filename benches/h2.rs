@@ -77,7 +77,7 @@ impl Engine {
         let span = |start, len| Span::new(start, len).expect("short");
         let now = Instant::now();
         let mut engine = Self {
-            engine: H2::new(Options { body_size_max: 1 << 20 }, now),
+            engine: H2::new(Options::default(), now),
             head: RequestHead::default(),
             field: Field { name: span(0, 12), value: span(12, 16) },
             blob,

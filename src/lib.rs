@@ -21,6 +21,8 @@ pub mod span;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod control;
+#[cfg(feature = "server")]
+pub mod ctl;
 #[cfg(feature = "executor")]
 pub mod executor;
 #[cfg(any(feature = "server", feature = "executor"))]
@@ -32,5 +34,8 @@ pub mod shard;
 #[cfg(feature = "server")]
 pub mod uring;
 
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod sim;
 #[cfg(all(test, feature = "server"))]
 mod tidy;

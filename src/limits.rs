@@ -33,6 +33,26 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection without a request is closed after this.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
+/// From a complete head to the end of the response, unless configured otherwise: none. It bounds streams and long
+/// downloads too, and how long those are meant to last is known to the application alone.
+pub const REQUEST_TIMEOUT: Duration = NEVER;
+/// Exchanges that one worker has at one time, over all shards, unless configured otherwise; what gunicorn gives an
+/// asynchronous worker.
+pub const INFLIGHT_MAX: u32 = 1000;
+/// Requests of all shards that wait for a worker, unless configured otherwise; more are answered 503.
+pub const QUEUE_MAX: usize = 1024;
+/// How long one of them waits, unless configured otherwise, before it is answered 503. Long enough for a lone worker that
+/// died to be replaced, [`RESPAWN_DELAY_MAX`] included.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a shard looks whether other shards' exchanges have made room for what waits: nobody tells it.
+pub const QUEUE_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// A worker that holds an overdue exchange and takes nothing out of its ring for this long, unless configured otherwise,
+/// has a stuck event loop.
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// A request of this size or less is kept to be repeated when its place in the ring is about to be written again.
+pub const REPEATABLE_SIZE_MAX: usize = 8 * 1024;
+/// "No limit", as a time that can be added to any other.
+pub const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// A send that is not taken is given up after this and the time that its bytes take at [`RATE_MIN_BYTES_PER_S`].
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long input is dropped behind the last response, so that the client gets to read it.
@@ -71,6 +91,8 @@ pub const CHUNK_SIZE: usize = 64 * 1024;
 pub const CHUNK_COUNT: usize = 64;
 /// Body bytes that one side may send on an exchange before the other gave credit.
 pub const EXCHANGE_WINDOW: usize = 4 * CHUNK_SIZE;
+/// Bytes of one response that a handler may have queued in its worker before its next write waits.
+pub const OUTPUT_QUEUED_MAX: usize = CHUNK_SIZE;
 /// Records that one drain takes from one lane before the others get their turn.
 pub const DRAIN_RECORDS_MAX: usize = 256;
 
@@ -158,17 +180,57 @@ pub const RESPAWN_DELAY_MIN: Duration = Duration::from_millis(50);
 pub const RESPAWN_DELAY_MAX: Duration = Duration::from_secs(5);
 /// After that long, a ready worker's earlier failures are forgotten.
 pub const WORKER_HEALTHY_AFTER: Duration = Duration::from_secs(10);
-/// From the request to stop until the shards cut off what is in flight.
-pub const DRAIN_MAX: Duration = Duration::from_secs(25);
-/// From the request to stop until workers are killed: what orchestrators grant by default.
-pub const STOP_MAX: Duration = Duration::from_secs(30);
+/// From the request to stop until workers are killed, unless configured otherwise: what orchestrators grant by default.
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(30);
+/// The part of such a time after which the shards cut off what is in flight.
+pub const fn drain_part(shutdown: Duration) -> Duration {
+    // Of 30 seconds, 25.
+    match shutdown.checked_div(6) {
+        Some(rest) => shutdown.saturating_sub(rest),
+        None => shutdown,
+    }
+}
+/// For what is in flight at a worker that was replaced, while an application is developed (`--reload`).
+pub const RETIRE_MAX_WHILE_DEVELOPING: Duration = Duration::from_secs(1);
+/// For a stuck worker to write down where its threads stand.
+pub const STACK_DUMP_MAX: Duration = Duration::from_millis(500);
 /// For a worker that failed, or that is stopped while it starts, to end by itself.
 pub const WORKER_EXIT_MAX: Duration = Duration::from_secs(5);
+/// Processes of one place, those that are leaving it included, before it is filled again.
+pub const PLACE_PROCESSES_MAX: usize = 4;
 /// For killed workers to be reaped.
 pub const REAP_MAX: Duration = Duration::from_secs(2);
 
 /// Connections that wait to be accepted; the kernel's `net.core.somaxconn` may hold less.
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// How often the requests and the memory of workers are looked at where they are limited.
+pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
+/// For workers to answer a ping before their event loops are reported as late.
+pub const PONG_MAX: Duration = Duration::from_millis(250);
+
+/// Connections of the control socket at one time.
+pub const CONTROL_CONNECTIONS_MAX: usize = 32;
+/// One request there, with its end of line.
+pub const CONTROL_REQUEST_SIZE_MAX: usize = 4 * 1024;
+/// From accepting one of its connections until the request is there, and for the client to take the answer.
+pub const CONTROL_EXCHANGE_MAX: Duration = Duration::from_secs(5);
+/// One answer there, as far as the client reads.
+pub const CONTROL_ANSWER_SIZE_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of an error with its traceback in such an answer.
+pub const CONTROL_ERROR_SIZE_MAX: usize = 256 * 1024;
+
+/// After that long, and again and again, `fasterapi ctl` says that it still waits for an answer...
+pub const CTL_WAIT: Duration = Duration::from_secs(10);
+/// ...and after so many times gives up: an hour, more than a reload takes unless `--start-timeout` says otherwise.
+pub const CTL_WAITS_MAX: u32 = 360;
+
+/// Directories that `--reload` watches.
+pub const WATCHED_DIRECTORIES_MAX: usize = 16 * 1024;
+/// Changes of files that come closer together than this are one.
+pub const WATCH_SETTLE: Duration = Duration::from_millis(200);
+/// Files that keep changing are reported after this none the less.
+pub const WATCH_SETTLE_MAX: Duration = Duration::from_secs(2);
+
 /// Connections of the admin listener at one time.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
 /// One request head there.
@@ -180,7 +242,7 @@ pub const ACCESS_LOG_BATCHES_MAX: usize = 1024;
 
 const _: () = assert!(RING_SIZE.is_power_of_two());
 const _: () = assert!(RESPAWN_DELAY_MIN.as_millis() < RESPAWN_DELAY_MAX.as_millis());
-const _: () = assert!(DRAIN_MAX.as_millis() < STOP_MAX.as_millis());
+const _: () = assert!(drain_part(SHUTDOWN_MAX).as_millis() < SHUTDOWN_MAX.as_millis());
 // The kernel's SCM_MAX_FD.
 const _: () = assert!(ATTACH_FDS_MAX <= 253);
 const _: () = assert!(RECORD_SIZE_MAX.is_multiple_of(RECORD_ALIGN));
@@ -205,6 +267,7 @@ const _: () =
 // connection at half its window.
 const _: () = assert!(H2_INPUT_SIZE_MAX / 10 * 255 < H2_CONNECTION_WINDOW / 2);
 const _: () = assert!(H2_QUANTUM <= H2_UNSENT_SIZE_MAX);
+const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);
 // Multishot operations complete more often than they are submitted.
 const _: () = assert!(COMPLETIONS_MAX >= 4 * SUBMISSIONS_MAX);
 // The kernel's own bounds for queues and for a ring of provided buffers.

@@ -8,25 +8,47 @@ use std::{
 
 use clap::Parser;
 use fasterapi::{
-    config::{CommandLine, LogLevel},
+    config::{CommandLine, Config, Ctl, Decided, LogLevel},
     control::{self, Outcome},
+    ctl::{self, CtlError},
 };
 
 fn main() -> ExitCode {
     // Ends the process by itself: 0 for --help and --version, 2 for what it does not understand.
     let command_line = CommandLine::parse();
-    let config = match command_line.resolve() {
-        Ok(config) => config,
-        Err(error) => return fail(&error),
-    };
+    match command_line.resolve() {
+        Ok(Decided::Run(config)) => run(&config),
+        Ok(Decided::Ctl(ctl)) => order(&ctl),
+        Err(error) => fail(&error),
+    }
+}
+
+fn run(config: &Config) -> ExitCode {
     start_log(config.log_level);
-    match control::run(&config) {
+    match control::run(config) {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::Interrupted(signal)) => {
             ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
         }
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Err(error) => fail(&error),
+    }
+}
+
+fn order(ctl: &Ctl) -> ExitCode {
+    match ctl::run(ctl) {
+        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+        Err(error) => {
+            fail(&error);
+            if let CtlError::Refused { traceback, .. } = &error {
+                // As above all: nowhere is left to complain.
+                let _ = io::stderr().write_all(traceback.as_bytes());
+            }
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

@@ -9,25 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peers import report
-from peers.contenders import CASES, OURS, Case, Contender, contenders
+from peers.choice import chosen, cpu_list, names
+from peers.contenders import CASES, Case, Contender, contenders
 from peers.machine import facts
 from peers.measure import Round, Setup, measure
 from peers.server import Unusable, running
 
 ROOT = Path(__file__).parents[2]
-
-
-def cpu_list(text: str) -> frozenset[int]:
-    """`0,1` or `0-3` or both."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
-    return frozenset(numbers)
-
-
-def names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
 
 
 def default(name: str, value: str) -> str:
@@ -46,19 +34,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "benches/results", help="folder of peers.{md,json,svg}")
     parser.add_argument("--list", action="store_true", help="say which servers there are")
     return parser.parse_args()
-
-
-def chosen(every: Sequence[Contender], only: Sequence[str], ours: Path) -> list[Contender]:
-    unknown = set(only) - {each.name for each in every}
-    if unknown:
-        raise SystemExit(f"error: no such server: {', '.join(sorted(unknown))}; --list names them")
-    picked = [each for each in every if not only or each.name in only]
-    if not os.access(ours, os.X_OK) and any(each.name == OURS for each in picked):
-        if OURS in only:
-            raise SystemExit(f"error: {ours} is not there; make build")
-        print(f"skipped {OURS}: {ours} is not there")
-        picked = [each for each in picked if each.name != OURS]
-    return picked
 
 
 def run(

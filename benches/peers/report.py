@@ -64,29 +64,30 @@ def row(name: str, rounds: Sequence[Round]) -> tuple[str, ...]:
     )
 
 
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A Markdown table that also reads well in a terminal."""
-    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         first, *others = zip(cells, widths, strict=True)
         return f"| {first[0]:<{first[1]}} | " + " | ".join(f"{cell:>{width}}" for cell, width in others) + " |"
 
-    yield line(HEADINGS)
+    yield line(headings)
     yield "|" + "|".join("-" * (width + 1) + (":" if place else "-") for place, width in enumerate(widths)) + "|"
     yield from map(line, rows)
 
 
-def ratios(by_name: Mapping[str, Sequence[Round]]) -> Iterator[str]:
-    """Everybody against ours."""
-    ours = by_name.get(OURS)
-    if not ours:
-        return
-    for name, rounds in by_name.items():
-        if name != OURS:
-            cpu = middle(rounds, cpu_us) / (middle(ours, cpu_us) or 1)
-            speed = middle(ours, requests_per_s) / (middle(rounds, requests_per_s) or 1)
-            yield f"- {name} / {OURS}: CPU per request = {cpu:.2f}x; {OURS} / {name}: requests/s = {speed:.2f}x"
+def ratios(contenders: Sequence[Contender], by_name: Mapping[str, Sequence[Round]]) -> Iterator[str]:
+    """Each of ours against those whose application does the same; native handlers against everybody."""
+    there = [each for each in contenders if each.name in by_name]
+    for our in (each for each in there if each.ours):
+        mine = by_name[our.name]
+        for other in there:
+            if not other.ours and our.family in ("native", other.family):
+                rounds = by_name[other.name]
+                cpu = middle(mine, cpu_us) / (middle(rounds, cpu_us) or 1)
+                speed = middle(mine, requests_per_s) / (middle(rounds, requests_per_s) or 1)
+                yield f"- {our.name} / {other.name}: CPU per request = {cpu:.2f}x; requests/s = {speed:.2f}x"
 
 
 def cpus(numbers: frozenset[int]) -> str:
@@ -109,8 +110,8 @@ def markdown(results: Results) -> str:
         by_name = results.rounds[case.name]
         rounds = max(map(len, by_name.values()), default=0)
         lines += [f"## `{case.name}`: {case.what}", "", f"{rounds} round(s).", ""]
-        lines += table([row(name, each) for name, each in by_name.items()])
-        lines += ["", *ratios(by_name), ""]
+        lines += aligned(HEADINGS, [row(name, each) for name, each in by_name.items()])
+        lines += ["", *ratios(results.contenders, by_name), ""]
     lines += ["## Servers", "", *(f"- {each.name}: {each.what}" for each in results.contenders), ""]
     lines += ["## Machine", "", *(f"- {name}: {value}" for name, value in results.machine.items()), ""]
     if results.failures:
@@ -153,7 +154,7 @@ def bars(x: int, y: int, title: str, values: Mapping[str, float], shown: str) ->
     for place, (name, value) in enumerate(values.items()):
         top = y + 10 + place * (BAR + GAP)
         width = max(1.0, value / most * SPAN)
-        kind = "ours" if name == OURS else "other"
+        kind = "ours" if OURS in name else "other"
         yield f'<text x="{x + LABEL - 8}" y="{top + 13}" text-anchor="end">{escape(name)}</text>'
         yield f'<rect class="{kind}" x="{x + LABEL}" y="{top}" width="{width:.1f}" height="{BAR}" rx="2"/>'
         yield f'<text x="{x + LABEL + width + 6:.1f}" y="{top + 13}">{format(value, shown)}</text>'

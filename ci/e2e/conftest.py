@@ -1,6 +1,6 @@
 """Servers for tests: started for one test or shared by a module, always ended, and shown when something failed."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ class Serve(Protocol):
         uds: Path | None = None,
         env: dict[str, str] | None = None,
         app_dir: Path = ...,
+        under: Sequence[str] = ...,
     ) -> Server: ...
 
 
@@ -40,6 +41,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
             lines = process.log.text.splitlines()[-_LOG_SHOWN:]
             report.sections.append((f"stderr of process {process.pid}", "\n".join(lines)))
     return report
+
+
+@pytest.fixture(scope="session")
+def shown_if_failed() -> list[Process]:
+    """Whose stderr stands beside a failure."""
+    return _running
 
 
 @pytest.fixture

@@ -22,6 +22,18 @@ OPTIONS = {
     "--access-log": "FASTERAPI_ACCESS_LOG",
     "--admin": "FASTERAPI_ADMIN",
     "--debug": "FASTERAPI_DEBUG",
+    "--shutdown-timeout": "FASTERAPI_SHUTDOWN_TIMEOUT",
+    "--start-timeout": "FASTERAPI_START_TIMEOUT",
+    "--respawn-delay-max": "FASTERAPI_RESPAWN_DELAY_MAX",
+    "--max-requests": "FASTERAPI_MAX_REQUESTS",
+    "--max-requests-jitter": "FASTERAPI_MAX_REQUESTS_JITTER",
+    "--max-lifetime": "FASTERAPI_MAX_LIFETIME",
+    "--max-rss": "FASTERAPI_MAX_RSS",
+    "--control": "FASTERAPI_CONTROL",
+    "--reload": "FASTERAPI_RELOAD",
+    "--reload-dir": "FASTERAPI_RELOAD_DIR",
+    "--reload-include": "FASTERAPI_RELOAD_INCLUDE",
+    "--reload-exclude": "FASTERAPI_RELOAD_EXCLUDE",
 }
 
 
@@ -62,6 +74,14 @@ def test_what_the_command_says_of_itself(arguments: list[str], word: str) -> Non
         (["run", "echo:app", "--workers", "many"], "many"),
         (["run", "echo:app", "--workers", "-1"], "-1"),
         (["run", "echo:app", "--log-level", "loud"], "loud"),
+        (["run", "echo:app", "--max-lifetime", "soon"], "not a number of seconds"),
+        (["run", "echo:app", "--shutdown-timeout", "1e99"], "not between 0 and a year"),
+        (["run", "echo:app", "--max-rss", "1T"], "K, M or G"),
+        (["run", "echo:app", "--reload-include", "***"], "***"),
+        (["ctl"], "Usage"),
+        (["ctl", "walk"], "walk"),
+        (["ctl", "scale"], "<N>"),
+        (["ctl", "scale", "0"], "1..=256"),
         (["run", "apps/echo.py:app"], "without path and `.py`"),
         (["run", "echo.py"], "without path and `.py`"),
         (["run", "echo:"], "not an attribute name after the colon"),
@@ -83,6 +103,8 @@ def test_a_mistake_on_the_command_line_is_exit_code_2(arguments: list[str], said
         (["--python", "/nowhere/python"], "--python /nowhere/python: no such executable"),
         (["--python", "/bin/false"], "/bin/false is not a working Python: exited with status 1"),
         (["--admin", "nonsense"], "--admin nonsense: "),
+        (["--control", "/nowhere/x.sock"], "cannot listen on /nowhere/x.sock: No such file or directory"),
+        (["--reload", "--reload-dir", "/nowhere"], "--reload-dir /nowhere: No such file or directory"),
         (["--access-log", "/nowhere/log"], "cannot open the access log /nowhere/log: No such file or directory"),
         (["--uds", "/nowhere/app.sock"], "cannot listen on /nowhere/app.sock: No such file or directory"),
         (["--uds", "/etc/hostname"], "/etc/hostname exists and is not a socket"),
@@ -189,6 +211,18 @@ def test_every_option_can_be_given_in_the_environment(tmp_path: Path) -> None:
         "FASTERAPI_LOG_LEVEL": "DEBUG",
         "FASTERAPI_ACCESS_LOG": str(log),
         "FASTERAPI_ADMIN": "127.0.0.1:0",
+        "FASTERAPI_CONTROL": str(tmp_path / "c"),
+        "FASTERAPI_SHUTDOWN_TIMEOUT": "10",
+        "FASTERAPI_START_TIMEOUT": "60",
+        "FASTERAPI_RESPAWN_DELAY_MAX": "1",
+        "FASTERAPI_MAX_REQUESTS": "1000000",
+        "FASTERAPI_MAX_REQUESTS_JITTER": "10",
+        "FASTERAPI_MAX_LIFETIME": "86400",
+        "FASTERAPI_MAX_RSS": "4G",
+        "FASTERAPI_RELOAD": "1",
+        "FASTERAPI_RELOAD_DIR": str(tmp_path),
+        "FASTERAPI_RELOAD_INCLUDE": "*.py,*.toml",
+        "FASTERAPI_RELOAD_EXCLUDE": "x",
     }
     process = Process(BINARY, "run", env=values)
     try:
@@ -212,6 +246,30 @@ def test_the_command_line_wins_over_the_environment(serve: Serve, tmp_path: Path
     server = serve("echo:app", env=env).ready()
     assert server.log.find(r"\(workers 1, shards 1, ")
     assert server.get("/tag/x").status == 200
+
+
+def test_ctl_without_a_server_is_one_line_and_exit_code_3(tmp_path: Path) -> None:
+    text = fails("ctl", "--control", tmp_path / "x.sock", "status", code=3)
+    assert text.startswith(f"fasterapi: no server listens on {tmp_path}/x.sock")
+    assert len(text.splitlines()) == 1
+
+
+def test_ctl_finds_a_server_by_its_port(tmp_path: Path) -> None:
+    """Root's is below /run, everybody else's below $XDG_RUNTIME_DIR."""
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    server = Process(BINARY, "run", "echo:app", "--port", "0", "--app-dir", APPS, env=env)
+    try:
+        port = server.log.wait(r"listening on http://127\.0\.0\.1:(\d+)")[0][1]
+        server.log.wait("is ready")
+        status = Process(BINARY, "ctl", "--port", port, "status", env=env)
+        status.finish(0)
+        assert f"echo:app on http://127.0.0.1:{port}, pid {server.pid}, " in status.out.text
+        stop = Process(BINARY, "ctl", "--port", port, "stop", env=env)
+        stop.finish(0)
+        server.finish(0)
+    finally:
+        server.end(strictly=False)
+    fails("ctl", "--port", port, "status", env=env, code=3)
 
 
 def test_a_unix_socket_in_the_environment(serve: Serve, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_killed_worker_resets_no_connection_and_is_replaced(serve: Serve, work
             server.ready(workers + round_)
             assert server.worker_pid() != old
             load.until_more(200)
-        assert set(load.statuses) <= {200, 502, 503}, load.statuses
+        assert set(load.statuses) == {200}, "a GET survives its worker"
         before = load.statuses
         load.until_more(500)
         assert load.statuses - before == Counter({200: load.statuses[200] - before[200]}), "afterwards all is well"
@@ -103,14 +103,14 @@ def test_a_handler_that_ends_its_process_costs_its_own_request(serve: Serve, how
         assert bystander.request("GET", "/").status == 200
         response = connection.request("GET", f"/end/{how}")
         assert (response.status, response.json, response.closes) == (502, {"detail": "Bad Gateway"}, False)
-        server.log.wait(log)
-        server.ready(2)
+        server.log.wait(log, 2)
+        server.ready(3)
         for kept in (connection, bystander):
             assert kept.request("GET", "/").status == 200, "the same connection"
 
 
 def test_everything_that_a_dead_worker_held_is_answered_502(serve: Serve) -> None:
-    server = serve("echo:app").ready()
+    server = serve("echo:app", "--retry", "never").ready()
     holding = [server.connect() for _ in range(20)]
     for number, connection in enumerate(holding):
         connection.ask("GET", f"/hold/{number}")
@@ -158,7 +158,7 @@ def test_a_response_that_a_death_cut_off_is_not_completed(serve: Serve) -> None:
 
 def test_a_worker_that_cannot_come_back_is_tried_with_growing_pauses(serve: Serve, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
-    server = serve("crash:app", env={"TRAP": str(trap)}).ready()
+    server = serve("crash:app", "--queue-timeout", "0.5", env={"TRAP": str(trap)}).ready()
     trap.touch()
     kill(server)
     found = server.log.wait(r"respawn in (\d+) ms", 6)
@@ -166,6 +166,7 @@ def test_a_worker_that_cannot_come_back_is_tried_with_growing_pauses(serve: Serv
     assert server.log.find("the application cannot be imported: RuntimeError: trapped")
     ready = server.admin("/readyz")
     assert (ready.status, ready.json["workers_ready"]) == (503, 0)
+    assert server.admin("/healthz").status == 200
     with server.connect() as connection:
         response = connection.request("GET", "/")
         assert (response.status, response["retry-after"], response.closes) == (503, "1", False)

@@ -1,5 +1,6 @@
 """HTTP/1.1 and 1.0 on the wire: framing, persistence, order, and what a connection may cost."""
 
+import contextlib
 import hashlib
 import selectors
 import socket
@@ -58,20 +59,29 @@ def test_http_10_can_ask_to_be_kept(connection: Connection) -> None:
         assert response.all("transfer-encoding") == []
 
 
-def test_a_client_that_half_closes_gets_its_answer(connection: Connection) -> None:
-    connection.ask("GET", "/tag/x")
+def test_a_client_that_half_closes_while_it_waits_has_gone(echo: Server, connection: Connection) -> None:
+    connection.ask("GET", "/cancellable/half")
+    until("the request is in flight", lambda: "half" in echo.get("/held").json)
     connection.half_close()
-    assert connection.response().json == {"tag": "x"}
     assert connection.rest() == b""
+    until("the handler is cancelled", lambda: "half" in echo.get("/cancelled").json)
 
 
-def test_a_client_that_half_closes_gets_all_its_answers(connection: Connection) -> None:
-    targets = ["/tag/0", "/nowhere", "/tag/1", "/slash", "/nowhere", "/tag/2", "/thread/3", "/nowhere", "/tag/4"]
+def test_a_client_that_half_closes_gets_all_the_answers_that_the_edge_has_for_it(connection: Connection) -> None:
+    targets = ["/nowhere", "/slash", "/nowhere", "/slash"]
     connection.send(b"".join(head("GET", target) for target in targets))
     connection.half_close()
-    statuses = [connection.response().status for _ in targets]
-    assert statuses == [200, 404, 200, 307, 404, 200, 200, 404, 200]
+    assert [connection.response().status for _ in targets] == [404, 307, 404, 307]
     assert connection.rest() == b""
+
+
+def test_a_client_that_half_closes_before_it_has_read_gets_the_rest_of_a_whole_response(connection: Connection) -> None:
+    connection.ask("GET", "/bytes/262144")
+    begin = connection.exactly(1000)
+    # Shorter than the window of an exchange: the edge has all of it long before the client reads on.
+    time.sleep(0.2)
+    connection.half_close()
+    assert len(begin + connection.rest()) > 262144
 
 
 def test_a_head_cut_off_by_the_clients_end_gets_no_answer(connection: Connection) -> None:
@@ -88,23 +98,27 @@ def test_a_body_cut_off_by_the_clients_end_gets_no_answer(connection: Connection
 
 def test_a_head_cut_off_behind_an_answer_ends_the_connection_without_delay(connection: Connection) -> None:
     connection.socket.settimeout(5)
-    connection.send(head("GET", "/tag/x") + b"GET /tag/y HTTP/1.1\r\nho")
+    connection.send(head("GET", "/nowhere") + b"GET /tag/y HTTP/1.1\r\nho")
     connection.half_close()
-    assert connection.response().status == 200
+    assert connection.response().status == 404
     assert connection.rest() == b""
 
 
 @pytest.mark.parametrize("size", [1_000, 300_000, 1_000_000])
 @pytest.mark.parametrize("framing", ["content-length", "chunked"])
-def test_a_client_that_half_closes_behind_its_body_gets_its_answer(connection: Connection, size: int, framing: str) -> None:
+def test_a_client_that_half_closes_behind_its_body_gets_its_answer_or_none(
+    connection: Connection, size: int, framing: str
+) -> None:
+    """Whether the application is faster than the FIN is chance."""
     body = pattern(size)
     if framing == "chunked":
         connection.send(head("POST", "/digest", {"transfer-encoding": "chunked"}) + chunked(body[:100], body[100:]))
     else:
         connection.send(head("POST", "/digest", {"content-length": str(size)}) + body)
     connection.half_close()
-    assert connection.response().json == {"size": size, "sha256": hashlib.sha256(body).hexdigest()}
-    assert connection.rest() == b""
+    with contextlib.suppress(Closed, ConnectionResetError):
+        assert connection.response().json == {"size": size, "sha256": hashlib.sha256(body).hexdigest()}
+        assert connection.rest() == b""
 
 
 @pytest.mark.parametrize("size", [1_000, 300_000, 1_000_000])
@@ -424,7 +438,7 @@ def test_the_handler_of_a_client_that_went_away_is_cancelled(echo: Server) -> No
     # No linger time: the close is a reset, as of a client that crashed.
     gone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     gone.close()
-    until("the handler is cancelled", lambda: echo.get("/cancelled").json == ["reset"])
+    until("the handler is cancelled", lambda: "reset" in echo.get("/cancelled").json)
 
 
 def test_a_client_that_goes_away_in_the_middle_takes_nothing_with_it(echo: Server) -> None:

@@ -59,22 +59,47 @@ def chunked(*pieces: bytes, trailers: bytes = b"") -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n" + trailers + b"\r\n"
 
 
+def _connected(address: tuple[str, int], timeout_s: float, receive_buffer: int | None) -> socket.socket:
+    """With a receive buffer of its own size only if that is set before the handshake (tcp(7))."""
+    if receive_buffer is None:
+        return socket.create_connection(address, timeout_s)
+    connected = socket.socket()
+    try:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connected.settimeout(timeout_s)
+        connected.connect(address)
+    except OSError:
+        connected.close()
+        raise
+    return connected
+
+
 class Connection:
     """One socket."""
 
-    def __init__(self, address: Address, timeout_s: float = 30.0) -> None:
-        if isinstance(address, str):
+    def __init__(self, address: Address, timeout_s: float = 30.0, receive_buffer: int | None = None) -> None:
+        self._address, self._timeout_s, self._receive_buffer = address, timeout_s, receive_buffer
+        self._open()
+
+    def _open(self) -> None:
+        if isinstance(self._address, str):
             self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.settimeout(timeout_s)
+            self.socket.settimeout(self._timeout_s)
             try:
-                self.socket.connect(address)
+                self.socket.connect(self._address)
             except OSError:
                 self.socket.close()
                 raise
         else:
-            self.socket = socket.create_connection(address, timeout_s)
+            self.socket = _connected(self._address, self._timeout_s, self._receive_buffer)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unread = bytearray()
+
+    def reconnect(self) -> None:
+        """After a response that announced the end of the connection."""
+        assert self.rest() == b"", "bytes behind the last response"
+        self.close()
+        self._open()
 
     def __enter__(self) -> "Connection":
         return self
@@ -113,11 +138,20 @@ class Connection:
         response.body = self._body(response, to)
         return response
 
+    def switched(self) -> Response:
+        """Reads what answers an upgrade: 101, behind which another protocol speaks, or an ordinary response."""
+        status, version, fields = self._head()
+        response = Response(status, fields, version=version)
+        if status != 101:
+            response.body = self._body(response, "GET")
+        return response
+
     def _head(self) -> tuple[int, str, list[tuple[str, str]]]:
         text = self._line(first=True)
         version, _, rest = text.partition(" ")
-        status, _, reason = rest.partition(" ")
-        if version not in ("HTTP/1.1", "HTTP/1.0") or len(status) != 3 or not status.isdecimal() or not reason:
+        # The reason may be empty, the space before it not left out (RFC 9112 §4).
+        status, space, _ = rest.partition(" ")
+        if version not in ("HTTP/1.1", "HTTP/1.0") or len(status) != 3 or not status.isdecimal() or not space:
             raise Malformed(f"status line {text!r}")
         fields = []
         while line := self._line():

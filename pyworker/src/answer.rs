@@ -48,25 +48,63 @@ impl Head {
         Self { status, ..self.clone() }
     }
 
-    /// The record of this head, with `body` inside and its end if it fits; else a body of that length has to follow.
-    pub(crate) fn response<'a>(&'a self, body: &'a [u8]) -> Response<'a> {
-        let content_length = Some(body.len() as u64);
-        let whole = Response {
-            status: self.status,
-            fields: &self.fields,
-            blob: &self.blob,
-            content_length,
-            body,
-            end: true,
-        };
-        if body.len() <= INLINE_BODY_SIZE_MAX && whole.payload_len() <= PAYLOAD_MAX {
-            whole
+    /// The record of this head with `body`, which ends the response if `end`; without both where they do not fit.
+    pub(crate) fn response<'a>(
+        &'a self,
+        content_length: Option<u64>,
+        body: &'a [u8],
+        end: bool,
+    ) -> Response<'a> {
+        let (status, fields, blob) = (self.status, self.fields.as_slice(), self.blob.as_slice());
+        let full = Response { status, fields, blob, content_length, body, end };
+        if body.len() <= INLINE_BODY_SIZE_MAX && full.payload_len() <= PAYLOAD_MAX {
+            full
         } else {
-            Response { body: &[], end: false, ..whole }
+            Response { body: &[], end: false, ..full }
         }
     }
 
-    fn push(&mut self, name: &[u8], value: &[u8]) -> PyResult<()> {
+    /// Makes sense of a status and `[(name, value), …]`.
+    pub(crate) fn parse(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let mut head = Self::of_status(status)?;
+        let Ok(headers) = headers.cast::<PyList>() else {
+            return Err(wrong("headers are a list of (bytes, bytes)", headers));
+        };
+        head.fields.reserve(headers.len());
+        head.blob.reserve(headers.len() * 48);
+        for field in headers.iter() {
+            let pair = field.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
+            let Some(pair) = pair else { return Err(wrong("a header is (bytes, bytes)", &field)) };
+            let (name, value) = (pair.get_item(0)?, pair.get_item(1)?);
+            let (Ok(name), Ok(value)) = (name.cast::<PyBytes>(), value.cast::<PyBytes>()) else {
+                return Err(wrong("a header is (bytes, bytes)", &field));
+            };
+            head.push(name.as_bytes(), value.as_bytes())?;
+        }
+        Ok(head)
+    }
+
+    /// A head without fields.
+    pub(crate) fn of_status(status: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let Ok(status) = status.extract::<u16>() else {
+            return Err(wrong("a status is an int", status));
+        };
+        // What the edge sends as a final response (RFC 9110 §15); interim ones are not an application's answer.
+        if !(200..=599).contains(&status) {
+            return Err(PyValueError::new_err(format!(
+                "{status} is not the status of a final response"
+            )));
+        }
+        Ok(Self { status, fields: Vec::new(), blob: Vec::new() })
+    }
+
+    /// RFC 9110 §6.4.1: whatever is written behind such a head is not sent.
+    pub(crate) fn has_no_body(&self) -> bool {
+        matches!(self.status, 204 | 304)
+    }
+
+    /// Adds a field; its name in lower case.
+    pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) -> PyResult<()> {
         if name.is_empty() || !name.iter().all(is_token_byte) {
             return Err(PyValueError::new_err("a header name is not a token"));
         }
@@ -80,7 +118,7 @@ impl Head {
         let value_span = Span::new(start + name.len(), value.len());
         let (Some(name), Some(value)) = (name_span, value_span) else { return Err(too_large()) };
         self.fields.push(Field { name, value });
-        let payload = Response { body: &[], ..self.response(&[]) }.payload_len();
+        let payload = self.response(None, &[], true).payload_len();
         if self.fields.len() > HEAD_FIELDS_MAX || payload > PAYLOAD_MAX {
             return Err(too_large());
         }
@@ -104,36 +142,13 @@ impl Answer {
         let Some(parts) = parts else {
             return Err(wrong("an answer is (status, headers, body)", value));
         };
-        let status = parts.get_item(0)?;
-        let Ok(status) = status.extract::<u16>() else {
-            return Err(wrong("a status is an int", &status));
-        };
-        if !(100..=999).contains(&status) {
-            return Err(PyValueError::new_err(format!("{status} is not an HTTP status")));
-        }
-        let headers = parts.get_item(1)?;
-        let Ok(headers) = headers.cast::<PyList>() else {
-            return Err(wrong("headers are a list of (bytes, bytes)", &headers));
-        };
-        let mut head = Head {
-            status,
-            fields: Vec::with_capacity(headers.len()),
-            blob: Vec::with_capacity(headers.len() * 48),
-        };
-        for field in headers.iter() {
-            let pair = field.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
-            let Some(pair) = pair else { return Err(wrong("a header is (bytes, bytes)", &field)) };
-            let (name, value) = (pair.get_item(0)?, pair.get_item(1)?);
-            let (Ok(name), Ok(value)) = (name.cast::<PyBytes>(), value.cast::<PyBytes>()) else {
-                return Err(wrong("a header is (bytes, bytes)", &field));
-            };
-            head.push(name.as_bytes(), value.as_bytes())?;
-        }
+        let head = Head::parse(&parts.get_item(0)?, &parts.get_item(1)?)?;
         Ok(Self { head, body: body_of(&parts.get_item(2)?)? })
     }
 }
 
-fn body_of(body: &Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
+/// Bytes as they are; a copy of what is only like bytes, and might change.
+pub(crate) fn body_of(body: &Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
     if let Ok(bytes) = body.cast_exact::<PyBytes>() {
         return Ok(bytes.clone().unbind());
     }

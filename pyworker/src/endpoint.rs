@@ -10,7 +10,7 @@ use pyo3::{
     types::{PyBool, PyFloat, PyInt, PyString, PyTuple},
 };
 
-use crate::{exchange::Arrived, ffi};
+use crate::{asgi::AsgiEndpoint, exchange::Arrived, fate::Cancels, ffi};
 
 /// Digits of an integer that certainly fits 64 bits.
 const INT_DIGITS_MAX: usize = 18;
@@ -31,19 +31,63 @@ struct Fast {
     args: Vec<(usize, Plain)>,
 }
 
+/// What answers a route.
+#[derive(Debug, FromPyObject)]
+pub(crate) enum Target {
+    Native(Py<Endpoint>),
+    Asgi(Py<AsgiEndpoint>),
+}
+
+impl Target {
+    /// It takes the request's body piece by piece.
+    pub(crate) fn streams(&self) -> bool {
+        match self {
+            Self::Native(endpoint) => endpoint.get().streams,
+            Self::Asgi(_) => true,
+        }
+    }
+
+    pub(crate) fn cancels(&self) -> Cancels {
+        match self {
+            Self::Native(endpoint) => endpoint.get().cancels,
+            Self::Asgi(_) => Cancels::Deadline,
+        }
+    }
+
+    /// Of a plain result.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Native(endpoint) => endpoint.get().status,
+            Self::Asgi(_) => 200,
+        }
+    }
+
+    pub(crate) fn param_names(&self) -> &Py<PyTuple> {
+        match self {
+            Self::Native(endpoint) => &endpoint.get().param_names,
+            Self::Asgi(endpoint) => endpoint.get().param_names(),
+        }
+    }
+}
+
 #[pyclass(frozen, module = "fasterapi._native")]
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     slow: Py<PyAny>,
     fast: Option<Fast>,
-    pub(crate) param_names: Py<PyTuple>,
-    pub(crate) status: u16,
+    param_names: Py<PyTuple>,
+    status: u16,
+    /// Its slow call takes the request's body piece by piece.
+    streams: bool,
+    cancels: Cancels,
 }
 
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (slow, *, param_names = Vec::new(), fast = None, fast_args = Vec::new(), status = 200))]
+    #[pyo3(signature = (slow, *, param_names = Vec::new(), fast = None, fast_args = Vec::new(), status = 200, body = "whole",
+        cancels = "always"))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python interface")]
     fn new(
         py: Python<'_>,
         slow: Py<PyAny>,
@@ -51,7 +95,28 @@ impl Endpoint {
         fast: Option<Py<PyAny>>,
         fast_args: Vec<(usize, String)>,
         status: u16,
+        body: &str,
+        cancels: &str,
     ) -> PyResult<Self> {
+        let cancels = match cancels {
+            "always" => Cancels::Always,
+            "deadline" => Cancels::Deadline,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "no such rule for cancelling: {other:?}"
+                )));
+            }
+        };
+        let streams = match body {
+            "whole" => false,
+            "stream" if fast.is_none() => true,
+            "stream" => return Err(PyValueError::new_err("a fast call does not take the body")),
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "no such way to take a body: {other:?}"
+                )));
+            }
+        };
         if param_names.len() > ROUTE_PARAMS_MAX {
             return Err(PyValueError::new_err("more path parameters than a route may have"));
         }
@@ -66,7 +131,7 @@ impl Endpoint {
         let args = args.collect::<PyResult<Vec<_>>>()?;
         let fast = fast.map(|function| Fast { function, args });
         let param_names = PyTuple::new(py, param_names)?.unbind();
-        Ok(Self { slow, fast, param_names, status })
+        Ok(Self { slow, fast, param_names, status, streams, cancels })
     }
 }
 

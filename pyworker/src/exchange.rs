@@ -1,21 +1,34 @@
 //! A request as the application sees it.
 //!
 //! Invariant: [`Arrived`] is one copy of the record in one buffer, and immutable once an [`Exchange`] owns it; every
-//! Python object is made when first asked for. Deliberately absent: what becomes of the exchange (see `lanes`).
+//! Python object is made when first asked for. Deliberately absent: what becomes of the exchange (see `lane`); an
+//! [`Exchange`] outlives it, and from then on says so.
 
 use fasterapi::{
     ipc::message::Request,
     span::{Field, Span},
 };
 use pyo3::{
+    exceptions::PyRuntimeError,
     prelude::*,
     sync::PyOnceLock,
     types::{PyBytes, PyDict, PyList, PyString, PyTuple},
 };
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::endpoint::Endpoint;
+use crate::{
+    answer::{Head, body_of},
+    asgi::Held,
+    fate::{Fate, Stage},
+    ffi::GilCell,
+    handle::Handle,
+    lane::Taken,
+    waiting::{Finished, Waiting, Wish},
+};
 
 /// A request record, copied out of the lane: blob, parameters, fields and inline body in one buffer.
 #[derive(Debug, Default)]
@@ -63,6 +76,74 @@ impl Arrived {
         self.buffer.extend_from_slice(request.body);
     }
 
+    pub(crate) fn is_head(&self) -> bool {
+        self.text(self.method) == b"HEAD"
+    }
+
+    /// True for HTTP/1.1 without encryption, which is not a WebSocket.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.version == 11 && !self.secure && !self.websocket
+    }
+
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    pub(crate) fn path(&self) -> &[u8] {
+        self.text(self.path)
+    }
+
+    pub(crate) fn raw_path(&self) -> &[u8] {
+        self.text(self.raw_path)
+    }
+
+    pub(crate) fn query(&self) -> &[u8] {
+        self.text(self.query)
+    }
+
+    pub(crate) fn method_name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        Ok(match self.text(self.method) {
+            b"GET" => pyo3::intern!(py, "GET").clone(),
+            b"POST" => pyo3::intern!(py, "POST").clone(),
+            b"PUT" => pyo3::intern!(py, "PUT").clone(),
+            b"DELETE" => pyo3::intern!(py, "DELETE").clone(),
+            b"PATCH" => pyo3::intern!(py, "PATCH").clone(),
+            b"HEAD" => pyo3::intern!(py, "HEAD").clone(),
+            other => decoded(py, other)?,
+        })
+    }
+
+    pub(crate) fn version<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        match self.version {
+            10 => pyo3::intern!(py, "1.0"),
+            20 => pyo3::intern!(py, "2"),
+            30 => pyo3::intern!(py, "3"),
+            _ => pyo3::intern!(py, "1.1"),
+        }
+        .clone()
+    }
+
+    pub(crate) fn scheme<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        match (self.websocket, self.secure) {
+            (false, false) => pyo3::intern!(py, "http"),
+            (false, true) => pyo3::intern!(py, "https"),
+            (true, false) => pyo3::intern!(py, "ws"),
+            (true, true) => pyo3::intern!(py, "wss"),
+        }
+        .clone()
+    }
+
+    /// All fields, as `[(name, value), …]`.
+    pub(crate) fn header_list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let pairs = self.fields().iter();
+        let pairs = pairs.map(|field| (self.bytes(py, field.name), self.bytes(py, field.value)));
+        PyList::new(py, pairs.collect::<Vec<_>>())
+    }
+
+    fn bytes<'py>(&self, py: Python<'py>, span: Span) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.text(span))
+    }
+
     /// The bytes behind a span; the lane has checked it against the blob.
     fn text(&self, span: Span) -> &[u8] {
         span.of(self.buffer.get(..self.blob_end).unwrap_or_default()).unwrap_or_default()
@@ -98,27 +179,50 @@ pub(crate) struct Exchange {
     path_params: PyOnceLock<Py<PyDict>>,
     /// Set from the beginning if the body came in parts.
     body: PyOnceLock<Py<PyBytes>>,
+    /// The body is taken from the books piece by piece.
+    in_pieces: bool,
+    /// The body's end was taken.
+    exhausted: AtomicBool,
+    /// The head of an ASGI application's response, until its body begins.
+    pub(crate) held: GilCell<Option<Held>>,
+    handle: Handle,
+}
+
+/// Where the body of a request is.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// In the request's record.
+    Inside,
+    /// Collected from several records.
+    Whole(Py<PyBytes>),
+    /// On its way.
+    Coming,
 }
 
 impl Exchange {
-    /// `body`: the whole body, if it came in parts.
     pub(crate) fn new(
         py: Python<'_>,
         request: Arrived,
-        endpoint: &Endpoint,
-        body: Option<Py<PyBytes>>,
+        param_names: Py<PyTuple>,
+        body: Body,
+        handle: Handle,
     ) -> Self {
+        let in_pieces = matches!(body, Body::Coming);
         let whole = PyOnceLock::new();
-        if let Some(body) = body {
+        if let Body::Whole(body) = body {
             whole.get_or_init(py, || body);
         }
         Self {
             request,
-            param_names: endpoint.param_names.clone_ref(py),
+            param_names,
             path: PyOnceLock::new(),
             headers: PyOnceLock::new(),
             path_params: PyOnceLock::new(),
             body: whole,
+            in_pieces,
+            exhausted: AtomicBool::new(false),
+            held: GilCell::new(None),
+            handle,
         }
     }
 
@@ -126,8 +230,48 @@ impl Exchange {
         &self.request
     }
 
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn fate(&self) -> &Fate {
+        self.handle.fate()
+    }
+
+    /// The body's end was taken.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// The next piece of the body.
+    pub(crate) fn take_input(&self, py: Python<'_>) -> PyResult<Taken> {
+        if self.exhausted.load(Ordering::Relaxed) {
+            return Ok(Taken::End);
+        }
+        let taken = if self.in_pieces {
+            self.handle.take_input(py)?
+        } else {
+            self.exhausted.store(true, Ordering::Relaxed);
+            let bytes = self.whole_body(py);
+            if bytes.as_bytes().is_empty() {
+                Taken::End
+            } else {
+                Taken::Piece { bytes: bytes.unbind(), last: true }
+            }
+        };
+        if matches!(taken, Taken::End | Taken::Piece { last: true, .. }) {
+            self.exhausted.store(true, Ordering::Relaxed);
+        }
+        Ok(taken)
+    }
+
+    fn whole_body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let make = || PyBytes::new(py, self.request.inline_body()).unbind();
+        self.body.get_or_init(py, make).bind(py).clone()
+    }
+
     fn bytes<'py>(&self, py: Python<'py>, span: Span) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.request.text(span))
+        self.request.bytes(py, span)
     }
 }
 
@@ -159,15 +303,7 @@ fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
 impl Exchange {
     #[getter]
     fn method<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
-        Ok(match self.request.text(self.request.method) {
-            b"GET" => pyo3::intern!(py, "GET").clone(),
-            b"POST" => pyo3::intern!(py, "POST").clone(),
-            b"PUT" => pyo3::intern!(py, "PUT").clone(),
-            b"DELETE" => pyo3::intern!(py, "DELETE").clone(),
-            b"PATCH" => pyo3::intern!(py, "PATCH").clone(),
-            b"HEAD" => pyo3::intern!(py, "HEAD").clone(),
-            other => decoded(py, other)?,
-        })
+        self.request.method_name(py)
     }
 
     #[getter]
@@ -188,36 +324,17 @@ impl Exchange {
 
     #[getter]
     fn http_version<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        match self.request.version {
-            10 => pyo3::intern!(py, "1.0"),
-            20 => pyo3::intern!(py, "2"),
-            30 => pyo3::intern!(py, "3"),
-            _ => pyo3::intern!(py, "1.1"),
-        }
-        .clone()
+        self.request.version(py)
     }
 
     #[getter]
     fn scheme<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        match (self.request.websocket, self.request.secure) {
-            (false, false) => pyo3::intern!(py, "http"),
-            (false, true) => pyo3::intern!(py, "https"),
-            (true, false) => pyo3::intern!(py, "ws"),
-            (true, true) => pyo3::intern!(py, "wss"),
-        }
-        .clone()
+        self.request.scheme(py)
     }
 
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let make = || {
-            let pairs = self
-                .request
-                .fields()
-                .iter()
-                .map(|field| (self.bytes(py, field.name), self.bytes(py, field.value)));
-            Ok::<_, PyErr>(PyList::new(py, pairs.collect::<Vec<_>>())?.unbind())
-        };
+        let make = || Ok::<_, PyErr>(self.request.header_list(py)?.unbind());
         Ok(self.headers.get_or_try_init(py, make)?.bind(py).clone())
     }
 
@@ -249,8 +366,55 @@ impl Exchange {
     }
 
     #[getter]
-    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let make = || PyBytes::new(py, self.request.inline_body()).unbind();
-        self.body.get_or_init(py, make).bind(py).clone()
+    fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        if self.in_pieces {
+            return Err(PyRuntimeError::new_err("the body comes in pieces: await receive()"));
+        }
+        Ok(self.whole_body(py))
+    }
+
+    fn receive(slf: &Bound<'_, Self>) -> Waiting {
+        Waiting::new(slf.clone().unbind(), Wish::Piece)
+    }
+
+    #[getter]
+    fn started(&self) -> bool {
+        self.fate().stage() != Stage::Unanswered
+    }
+
+    #[getter]
+    fn disconnected(&self) -> bool {
+        self.fate().is_gone()
+    }
+
+    fn wait_disconnected(slf: &Bound<'_, Self>) -> Waiting {
+        Waiting::new(slf.clone().unbind(), Wish::Disconnect)
+    }
+
+    #[pyo3(signature = (status, headers, *, length = None))]
+    fn start(
+        &self,
+        py: Python<'_>,
+        status: &Bound<'_, PyAny>,
+        headers: &Bound<'_, PyAny>,
+        length: Option<u64>,
+    ) -> PyResult<()> {
+        let head = Head::parse(status, headers)?;
+        self.handle.start(py, head, length, self.request.is_head())
+    }
+
+    #[pyo3(signature = (data, *, end = false))]
+    fn write<'py>(
+        slf: &Bound<'py, Self>,
+        data: &Bound<'py, PyAny>,
+        end: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, own) = (slf.py(), slf.get());
+        own.handle.write(py, body_of(data)?, end)?;
+        if own.handle.is_full(py)? {
+            let waiting = Waiting::new(slf.clone().unbind(), Wish::Room);
+            return Ok(Bound::new(py, waiting)?.into_any());
+        }
+        Finished::get(py)
     }
 }

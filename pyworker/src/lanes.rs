@@ -6,7 +6,10 @@
 
 use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,10 +27,12 @@ use pyo3::{
 use crate::{
     answer::Answer,
     drive::{self, First, Place, Source},
-    endpoint::Endpoint,
-    exchange::{Arrived, Exchange},
+    endpoint::Target,
+    exchange::{Arrived, Body, Exchange},
+    fate::{Fate, Stage},
     ffi::{self, GilCell},
-    lane::{Event, Lane},
+    handle::Handle,
+    lane::{Errand, Event, Lane},
     serving::{Callbacks, Serving, is_exit},
 };
 
@@ -53,6 +58,8 @@ pub(crate) struct Lanes {
     scratch: GilCell<Option<Arrived>>,
     spin: GilCell<Spin>,
     armed: AtomicBool,
+    /// Handlers that were suspended and have not ended.
+    pub(crate) tasks: AtomicUsize,
     /// Set for good once a drain has failed: what it then says, every later call says too.
     failure: PyOnceLock<String>,
 }
@@ -66,21 +73,27 @@ impl Lanes {
     pub(crate) fn lane<T>(
         &self,
         py: Python<'_>,
-        place: Place,
+        index: usize,
         action: impl FnOnce(&mut Lane) -> Result<T, Fault>,
     ) -> PyResult<T> {
-        self.with_lane(py, place.lane, action)
+        Ok(self.with_lane(py, index, action)?.0)
     }
 
+    /// Also says whether somebody was woken.
     fn with_lane<T>(
         &self,
         py: Python<'_>,
         index: usize,
         action: impl FnOnce(&mut Lane) -> Result<T, Fault>,
-    ) -> PyResult<T> {
+    ) -> PyResult<(T, bool)> {
         let mut lanes = self.lanes.borrow(py)?;
         let Some(lane) = lanes.get_mut(index) else { unreachable!("lanes are never removed") };
-        action(lane).map_err(broken)
+        let result = action(lane).map_err(broken);
+        let errands = lane.take_errands();
+        drop(lanes);
+        let Some(errands) = errands else { return Ok((result?, false)) };
+        errands.into_iter().try_for_each(|errand| run(py, errand))?;
+        Ok((result?, true))
     }
 
     /// Answers with JSON, in place if there is room.
@@ -88,25 +101,38 @@ impl Lanes {
         &self,
         serving: &Serving,
         place: Place,
+        source: &Source,
         body: &Bound<'_, PyBytes>,
     ) -> PyResult<()> {
         let py = body.py();
         let Some(head) = serving.json_heads.get(place.route) else {
             unreachable!("one head for each endpoint")
         };
-        let was = self.lane(py, place, |lane| {
-            if lane.answer_whole(place.id, head, body.as_bytes())? {
-                return Ok(None);
-            }
-            lane.answer(py, place.id, Answer { head: head.clone(), body: body.clone().unbind() })
-        })?;
-        drop(was);
-        Ok(())
+        let written =
+            self.lane(py, place.lane, |lane| lane.answer_whole(place.id, head, body.as_bytes()))?;
+        if written {
+            source.reach(Stage::Ended);
+            return Ok(());
+        }
+        let answer = Answer { head: head.clone(), body: body.clone().unbind() };
+        self.answer(py, place, source, answer)
     }
 
-    pub(crate) fn answer(&self, py: Python<'_>, place: Place, answer: Answer) -> PyResult<()> {
-        drop(self.lane(py, place, |lane| lane.answer(py, place.id, answer))?);
-        Ok(())
+    pub(crate) fn answer(
+        &self,
+        py: Python<'_>,
+        place: Place,
+        source: &Source,
+        answer: Answer,
+    ) -> PyResult<()> {
+        let fate = source.fate();
+        self.lane(py, place.lane, |lane| lane.answer(py, place.id, &fate, answer))
+    }
+
+    /// Ends an exchange without a (complete) answer.
+    pub(crate) fn abort(&self, py: Python<'_>, place: Place, source: &Source) -> PyResult<()> {
+        source.reach(Stage::Gone);
+        self.lane(py, place.lane, |lane| lane.abort(place.id))
     }
 
     fn lane_count(&self, py: Python<'_>) -> PyResult<usize> {
@@ -166,8 +192,22 @@ impl Lanes {
     }
 }
 
+fn run(py: Python<'_>, errand: Errand) -> PyResult<()> {
+    match errand {
+        Errand::Wake(future) => {
+            // Whoever waited may have been cancelled meanwhile.
+            if !future.call_method0(py, pyo3::intern!(py, "done"))?.is_truthy(py)? {
+                future.call_method1(py, pyo3::intern!(py, "set_result"), (py.None(),))?;
+            }
+        }
+        Errand::Cancel(task) => drop(task.call_method0(py, pyo3::intern!(py, "cancel"))?),
+        Errand::Drop(object) => drop(object),
+    }
+    Ok(())
+}
+
 /// The edge is trusted: what it breaks ends the worker.
-fn broken(fault: Fault) -> PyErr {
+pub(crate) fn broken(fault: Fault) -> PyErr {
     PyRuntimeError::new_err(format!("the edge broke the lane: {fault}"))
 }
 
@@ -188,7 +228,7 @@ fn wait_for_records(lanes: &[Lane], limit: Duration) -> bool {
 }
 
 /// What the attach message says that matters here.
-fn parse_attach(attach: &Bound<'_, PyBytes>) -> PyResult<(usize, u64)> {
+pub(crate) fn parse_attach(attach: &Bound<'_, PyBytes>) -> PyResult<(usize, u64)> {
     let message = attach.py().import("json")?.call_method1("loads", (attach,))?;
     // The control channel wraps each message in its name.
     let message = message.call_method1("get", ("attach", &message))?;
@@ -197,7 +237,7 @@ fn parse_attach(attach: &Bound<'_, PyBytes>) -> PyResult<(usize, u64)> {
     Ok((shards, spin_us))
 }
 
-fn attach_lane(fds: [OwnedFd; 3]) -> PyResult<Lane> {
+pub(crate) fn attach_lane(fds: [OwnedFd; 3]) -> PyResult<Lane> {
     let [e, w, bell] = fds;
     let refused =
         |error: fasterapi::ipc::segment::AttachError| PyRuntimeError::new_err(error.to_string());
@@ -232,23 +272,25 @@ impl Lanes {
             scratch: GilCell::new(Some(Arrived::default())),
             spin: GilCell::new(Spin { now: max, max }),
             armed: AtomicBool::new(false),
+            tasks: AtomicUsize::new(0),
             failure: PyOnceLock::new(),
         })
     }
 
-    #[pyo3(signature = (endpoints, *, r#loop, dumps, dumps_args, encode, fail))]
+    #[pyo3(signature = (endpoints, *, r#loop, dumps, dumps_args, encode, fail, deliver = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python interface")]
     fn serve<'py>(
         &self,
         py: Python<'py>,
-        endpoints: Vec<Py<Endpoint>>,
+        endpoints: Vec<Target>,
         r#loop: Bound<'py, PyAny>,
         dumps: Bound<'py, PyAny>,
         dumps_args: Bound<'py, PyTuple>,
         encode: Bound<'py, PyAny>,
         fail: Bound<'py, PyAny>,
+        deliver: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        let callbacks = Callbacks { event_loop: r#loop, dumps, dumps_args, encode, fail };
+        let callbacks = Callbacks { event_loop: r#loop, dumps, dumps_args, encode, fail, deliver };
         let serving = Serving::new(py, endpoints, callbacks)?;
         self.serving
             .set(py, serving)
@@ -303,16 +345,24 @@ impl Lanes {
         Ok(found)
     }
 
-    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+    fn flush(&self, py: Python<'_>) -> PyResult<bool> {
         if let Some(failure) = self.failure.get(py) {
             // The loop only logs what its callbacks raise; from its selector this ends it.
             return Err(PyRuntimeError::new_err(failure.clone()));
         }
-        self.each(py, |lane| lane.flush(py))
+        let mut woken = false;
+        for index in 0..self.lane_count(py)? {
+            woken |= self.with_lane(py, index, |lane| lane.flush(py))?.1;
+        }
+        Ok(woken)
     }
 
     fn in_flight(&self, py: Python<'_>) -> PyResult<usize> {
         Ok(self.lanes.borrow(py)?.iter().map(Lane::in_flight).sum())
+    }
+
+    fn tasks(&self) -> usize {
+        self.tasks.load(Ordering::Relaxed)
     }
 
     fn current_task<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -329,10 +379,11 @@ fn drain_lane(
 ) -> PyResult<()> {
     let (py, own) = (lanes.py(), lanes.get());
     for taken in 1..=DRAIN_RECORDS_MAX {
-        let Some(event) = own.with_lane(py, index, |lane| lane.next(py, scratch))? else { break };
+        let streams = |route: u32| serving.target(route as usize).is_ok_and(Target::streams);
+        let next = own.lane(py, index, |lane| lane.next(scratch, streams))?;
+        let Some(event) = next else { break };
         let begun = match event {
             Event::Noted => Ok(()),
-            Event::Cancel(task) => task.call_method0(py, pyo3::intern!(py, "cancel")).map(drop),
             Event::Begin { id } => {
                 let source = Source::Scratch(std::mem::take(scratch));
                 drive::begin(lanes, serving, (index, id), source).map(|source| {
@@ -341,18 +392,42 @@ fn drain_lane(
                     }
                 })
             }
+            Event::Stream { id, request, fate } => {
+                let made = Made { id, request, body: Body::Coming, fate };
+                begin_made(lanes, serving, index, made)
+            }
             Event::Whole { id, request, body } => {
                 let whole = PyBytes::new(py, &body).unbind();
                 drop(body);
-                let endpoint = serving.endpoint(request.route as usize)?;
-                let exchange = Py::new(py, Exchange::new(py, request, endpoint, Some(whole)))?;
-                drive::begin(lanes, serving, (index, id), Source::Made(exchange)).map(drop)
+                let made = Made { id, request, body: Body::Whole(whole), fate: Arc::default() };
+                begin_made(lanes, serving, index, made)
             }
         };
         if begun.is_err() || taken % PUBLISH_EVERY == 0 {
-            own.with_lane(py, index, Lane::publish)?;
+            own.lane(py, index, Lane::publish)?;
         }
         begun?;
     }
-    own.with_lane(py, index, |lane| lane.flush(py))
+    own.lane(py, index, |lane| lane.flush(py))
+}
+
+/// A request that did not come in one record.
+struct Made {
+    id: u64,
+    request: Box<Arrived>,
+    body: Body,
+    fate: Arc<Fate>,
+}
+
+fn begin_made(
+    lanes: &Bound<'_, Lanes>,
+    serving: &Serving,
+    lane: usize,
+    made: Made,
+) -> PyResult<()> {
+    let Made { id, request, body, fate } = made;
+    let names = serving.target(request.route as usize)?.param_names().clone_ref(lanes.py());
+    let handle = Handle::new(lanes.clone().unbind(), lane, id, fate);
+    let exchange = Py::new(lanes.py(), Exchange::new(lanes.py(), *request, names, body, handle))?;
+    drive::begin(lanes, serving, (lane, id), Source::Made(exchange)).map(drop)
 }

@@ -2,22 +2,29 @@
 //!
 //! ```text
 //!   Lanes.drain ──► lane (records, books) ──► drive (first step) ──► answer ──► lane
-//!                                               │ waits                 ▲
-//!                                               └──► task (the rest) ───┘
+//!                     ▲                         │ waits                 ▲
+//!                     │                         └──► task (the rest) ───┘
+//!                     └── handle ◄── exchange (receive, start, write), waiting (what they are awaited by)
 //! ```
 #![allow(missing_docs, reason = "the module's docstrings are Python's")]
 
 mod answer;
+mod asgi;
+mod calls;
 mod drive;
 mod endpoint;
 mod exchange;
+mod fate;
 mod ffi;
+mod handle;
 mod lane;
 mod lanes;
+mod open;
 mod serving;
 mod task;
 #[cfg(feature = "testing")]
 mod testing;
+mod waiting;
 
 use fasterapi::ipc::layout;
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
@@ -37,9 +44,13 @@ fn die_with_parent(parent: i32) -> PyResult<()> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("LAYOUT_HASH", format!("{:016x}", layout::HASH))?;
+    module.add("ClientDisconnected", serving::client_disconnected(module.py())?)?;
     module.add_class::<exchange::Exchange>()?;
     module.add_class::<endpoint::Endpoint>()?;
+    module.add_class::<asgi::AsgiEndpoint>()?;
+    module.add_class::<asgi::Cycle>()?;
     module.add_class::<lanes::Lanes>()?;
+    module.add_class::<calls::Calls>()?;
     module.add_function(wrap_pyfunction!(die_with_parent, module)?)?;
     #[cfg(feature = "testing")]
     module.add_class::<testing::EdgeSide>()?;

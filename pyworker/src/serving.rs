@@ -10,10 +10,13 @@ use std::thread::{self, ThreadId};
 use crate::{
     answer::{Answer, Head},
     drive,
-    endpoint::Endpoint,
+    endpoint::Target,
     exchange::Exchange,
     ffi,
 };
+
+/// Exceptions behind an exception that are looked at.
+const CAUSES_MAX: usize = 8;
 
 /// How `asyncio.Task` can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +31,16 @@ pub(crate) enum TaskForm {
 
 #[derive(Debug)]
 pub(crate) struct Serving {
-    endpoints: Vec<Py<Endpoint>>,
+    targets: Vec<Target>,
     pub(crate) event_loop: Py<PyAny>,
+    create_future: Py<PyAny>,
+    client_disconnected: Py<PyAny>,
     pub(crate) loop_thread: ThreadId,
     dumps: Py<PyAny>,
     dumps_args: Vec<Py<PyAny>>,
     encode: Py<PyAny>,
     fail: Py<PyAny>,
+    deliver: Option<Py<PyAny>>,
     /// `copy` of the context in which the worker serves: what every exchange starts from.
     pub(crate) copy_context: Py<PyAny>,
     /// `contextvars.Context.run`, unbound.
@@ -57,27 +63,31 @@ pub(crate) struct Callbacks<'py> {
     pub(crate) dumps_args: Bound<'py, PyTuple>,
     pub(crate) encode: Bound<'py, PyAny>,
     pub(crate) fail: Bound<'py, PyAny>,
+    pub(crate) deliver: Option<Bound<'py, PyAny>>,
 }
 
 impl Serving {
     pub(crate) fn new(
         py: Python<'_>,
-        endpoints: Vec<Py<Endpoint>>,
+        targets: Vec<Target>,
         callbacks: Callbacks<'_>,
     ) -> PyResult<Self> {
         let (asyncio, contextvars) = (py.import("asyncio")?, py.import("contextvars")?);
         let tasks = py.import("asyncio.tasks")?;
         let version = py.version_info();
         let json = Head::of_type(200, b"application/json");
-        let json_heads = endpoints.iter().map(|e| json.with_status(e.get().status)).collect();
+        let json_heads = targets.iter().map(|target| json.with_status(target.status())).collect();
         Ok(Self {
-            endpoints,
+            targets,
+            create_future: callbacks.event_loop.getattr("create_future")?.unbind(),
+            client_disconnected: client_disconnected(py)?.unbind(),
             event_loop: callbacks.event_loop.unbind(),
             loop_thread: thread::current().id(),
             dumps: callbacks.dumps.unbind(),
             dumps_args: callbacks.dumps_args.iter().map(Bound::unbind).collect(),
             encode: callbacks.encode.unbind(),
             fail: callbacks.fail.unbind(),
+            deliver: callbacks.deliver.map(Bound::unbind),
             copy_context: contextvars.call_method0("copy_context")?.getattr("copy")?.unbind(),
             run: contextvars.getattr("Context")?.getattr("run")?.unbind(),
             step: wrap_pyfunction!(drive::step, py)?.into_any().unbind(),
@@ -97,9 +107,10 @@ impl Serving {
     }
 
     /// By its id. An id that was never announced is the edge's fault.
-    pub(crate) fn endpoint(&self, route: usize) -> PyResult<&Endpoint> {
-        let found = self.endpoints.get(route).map(Py::get);
-        found.ok_or_else(|| PyRuntimeError::new_err(format!("route {route} was not announced")))
+    pub(crate) fn target(&self, route: usize) -> PyResult<&Target> {
+        self.targets
+            .get(route)
+            .ok_or_else(|| PyRuntimeError::new_err(format!("route {route} was not announced")))
     }
 
     /// JSON of a plain value.
@@ -119,8 +130,26 @@ impl Serving {
             .map_err(|_| PyTypeError::new_err("dumps did not return bytes"))
     }
 
-    pub(crate) fn encode(&self, value: &Bound<'_, PyAny>, status: u16) -> PyResult<Answer> {
-        Answer::parse(&self.encode.bind(value.py()).call1((value, status))?)
+    /// An answer, or something that has to be delivered.
+    pub(crate) fn encode<'py>(
+        &self,
+        value: &Bound<'py, PyAny>,
+        status: u16,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.encode.bind(value.py()).call1((value, status))
+    }
+
+    /// The coroutine that answers with what `encode` made no answer of.
+    pub(crate) fn deliver<'py>(
+        &self,
+        value: &Bound<'py, PyAny>,
+        exchange: &Py<Exchange>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = value.py();
+        let Some(deliver) = &self.deliver else {
+            return Err(PyTypeError::new_err("encode did not return an answer"));
+        };
+        ffi::call(py, deliver, [value, exchange.bind(py).as_any()])
     }
 
     /// The answer to an exception; when there is none, the plainest of all.
@@ -152,9 +181,38 @@ impl Serving {
         self.task.bind(py).call((rest,), Some(&kwargs))
     }
 
+    pub(crate) fn new_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        ffi::call0(py, &self.create_future)
+    }
+
+    /// What an application gets that reads from or writes to a client that went away.
+    pub(crate) fn disconnected(&self, py: Python<'_>) -> PyErr {
+        let made = self.client_disconnected.bind(py).call0();
+        made.map_or_else(|error| error, PyErr::from_value)
+    }
+
+    /// True for what merely says that there is nobody left to answer, or was raised because of it.
+    pub(crate) fn is_disconnected(&self, py: Python<'_>, error: &PyErr) -> bool {
+        let class = self.client_disconnected.bind(py);
+        let mut cause = Some(error.value(py).clone().into_any());
+        for _ in 0..CAUSES_MAX {
+            let Some(error) = cause.filter(|cause| !cause.is_none()) else { return false };
+            if error.is_instance(class).unwrap_or(false) {
+                return true;
+            }
+            cause = error.getattr(pyo3::intern!(py, "__context__")).ok();
+        }
+        false
+    }
+
     pub(crate) fn is_cancelled(&self, py: Python<'_>, error: &PyErr) -> bool {
         error.matches(py, self.cancelled.bind(py)).unwrap_or(false)
     }
+}
+
+/// The exception class, which belongs to the Python half.
+pub(crate) fn client_disconnected(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    py.import("fasterapi._errors")?.getattr("ClientDisconnected")
 }
 
 /// True for what must end the worker, as it ends any asyncio program.

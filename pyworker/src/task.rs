@@ -3,6 +3,8 @@
 //! Invariant: the coroutine's first step was (or is being) made by `drive`; whatever it yielded there is what the task
 //! sees first, as if the task had made that step itself. The exchange is answered inside the step that ends the coroutine.
 
+use std::sync::atomic::Ordering;
+
 use pyo3::{
     exceptions::{PyRuntimeError, PyStopIteration},
     gc::{PyTraverseError, PyVisit},
@@ -68,17 +70,20 @@ impl Rest {
         py: Python<'py>,
         stepped: PyResult<Step<'py>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let lanes = self.lanes.get();
+        let lanes = self.lanes.bind(py);
+        if let Ok(Step::Yielded(value)) = stepped {
+            return Ok(value);
+        }
+        lanes.get().tasks.fetch_sub(1, Ordering::Relaxed);
         let mut source = Source::Made(self.exchange.clone_ref(py));
         let result = match stepped {
-            Ok(Step::Yielded(value)) => return Ok(value),
-            Ok(Step::Returned(value)) => {
+            Ok(Step::Yielded(value) | Step::Returned(value)) => {
                 drive::finish(lanes, self.place, &value, &mut source).map(|()| value.unbind())
             }
             Err(error) => {
                 let cancelled = self.serving(py)?.is_cancelled(py, &error);
                 let end = if cancelled { Err(error.clone_ref(py)) } else { Ok(py.None()) };
-                drive::raised(lanes, py, self.place, &mut source, error).and(end)
+                drive::raised(lanes, self.place, &mut source, error).and(end)
             }
         };
         let ended = match &result {

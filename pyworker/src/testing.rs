@@ -121,6 +121,7 @@ impl EdgeSide {
     #[pyo3(signature = (
         id, *, route = 0, method = "GET", path = "/", params = Vec::new(), query = Vec::new(), headers = Vec::new(),
         body = Vec::new(), end = true, content_length = None, version = 11, client = None, authority = "test:8000",
+        raw_path = None, decoded_path = None,
         shard = 0,
     ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a test's interface")]
@@ -140,11 +141,14 @@ impl EdgeSide {
         version: u8,
         client: Option<String>,
         authority: &str,
+        raw_path: Option<Vec<u8>>,
+        decoded_path: Option<Vec<u8>>,
         shard: usize,
     ) -> PyResult<bool> {
         let mut blob = Blob::default();
         let method_name = blob.put(method.as_bytes())?;
-        let path = blob.put(path.as_bytes())?;
+        let raw_path = blob.put(raw_path.as_deref().unwrap_or(path.as_bytes()))?;
+        let path = blob.put(decoded_path.as_deref().unwrap_or(path.as_bytes()))?;
         let query = blob.put(&query)?;
         let authority = blob.put(authority.as_bytes())?;
         let put_field = |(name, value): &(Vec<u8>, Vec<u8>)| {
@@ -158,7 +162,7 @@ impl EdgeSide {
             method: 0,
             version,
             method_name,
-            raw_path: path,
+            raw_path,
             path,
             query,
             authority,
@@ -192,9 +196,16 @@ impl EdgeSide {
         self.with(py, shard, |lane| lane.send_credit(id, bytes))
     }
 
-    #[pyo3(signature = (id, *, shard = 0))]
-    fn send_cancel(&self, py: Python<'_>, id: u64, shard: usize) -> PyResult<bool> {
-        self.with(py, shard, |lane| lane.send_cancel(id, Cancellation::ClientGone))
+    /// `why`: "gone", "deadline" or "leaving".
+    #[pyo3(signature = (id, why = "gone", *, shard = 0))]
+    fn send_cancel(&self, py: Python<'_>, id: u64, why: &str, shard: usize) -> PyResult<bool> {
+        let why = match why {
+            "gone" => Cancellation::ClientGone,
+            "deadline" => Cancellation::DeadlinePassed,
+            "leaving" => Cancellation::ServerLeaves,
+            _ => return Err(PyValueError::new_err("no such reason")),
+        };
+        self.with(py, shard, |lane| lane.send_cancel(id, why))
     }
 
     /// True when the worker was kicked.

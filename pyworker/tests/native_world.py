@@ -19,25 +19,33 @@ def dumps(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def encode(value: Any, status: int) -> "_native.Answer":
+def encode(value: Any, status: int) -> Any:
+    if type(value).__name__ == "Live":
+        return value
     return status, [(b"content-type", b"text/plain")], str(value).encode()
-
-
-def fail(error: BaseException, exchange: "_native.Exchange") -> "_native.Answer":
-    return 500, [], f"{type(error).__name__}: {error} on {exchange.path}".encode()
 
 
 class World:
     """`endpoints` by name; `ask` sends a request to one of them, `answer` waits for what came back."""
 
-    def __init__(self, endpoints: dict[str, "_native.Endpoint"], **geometry: int) -> None:
+    def __init__(self, endpoints: dict[str, "_native.Endpoint"], *, deliver: Any = None, **geometry: int) -> None:
         self.edge = _native.EdgeSide(**geometry)  # type: ignore[attr-defined]
         self.lanes = _native.Lanes(self.edge.attach(), self.edge.fds())
         self.routes = {name: place for place, name in enumerate(endpoints)}
         self.loop = asyncio.SelectorEventLoop()
         self.errors: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda loop, context: self.errors.append(context))
-        self.lanes.serve(list(endpoints.values()), loop=self.loop, dumps=dumps, dumps_args=(), encode=encode, fail=fail)
+        self.failures: list[BaseException] = []
+        # Nothing that the lanes hold leads back to them: the collector does not look inside.
+        errors, failures = self.errors, self.failures
+        self.loop.set_exception_handler(lambda loop, context: errors.append(context))
+
+        def fail(error: BaseException, exchange: "_native.Exchange") -> "_native.Answer":
+            failures.append(error)
+            return 500, [], f"{type(error).__name__}: {error} on {exchange.path}".encode()
+
+        self.lanes.serve(
+            list(endpoints.values()), loop=self.loop, dumps=dumps, dumps_args=(), encode=encode, fail=fail, deliver=deliver
+        )
         self.loop.add_reader(self.lanes.fileno(), self.lanes.drain)
         self.seen: dict[int, list[Message]] = {}
         self.bodies: dict[int, bytearray] = {}
@@ -92,10 +100,37 @@ class World:
         return self.answer(self.ask(name, *params, **fields))
 
 
+class Upload:
+    """A request's body on its way, within its credit."""
+
+    def __init__(self, world: World, ident: int) -> None:
+        self.world, self.ident, self.sent, self.window = world, ident, 0, WINDOW
+
+    def some(self, data: bytes, *, end: bool = False) -> int:
+        """Sends what credit and ring have room for, after a look for new credit."""
+        seen = self.world.seen.get(self.ident, [])
+        self.window += sum(message[2] for message in seen if message[0] == "credit")
+        self.world.seen[self.ident] = [message for message in seen if message[0] != "credit"]
+        assert 0 <= self.window <= WINDOW
+        if not (part := data[: self.window]) and data:
+            return 0
+        taken = self.world.edge.send_body(self.ident, part, end=end and len(part) == len(data)) or 0
+        self.sent, self.window = self.sent + taken, self.window - taken
+        return taken
+
+    def all(self, data: bytes, *, end: bool = False) -> None:
+        """Sends everything."""
+        deadline = time.monotonic() + 10
+        while data:
+            data = data[self.some(data, end=end) :]
+            self.world.turn()
+            assert time.monotonic() < deadline, "timed out"
+
+
 @contextlib.contextmanager
-def world(endpoints: dict[str, "_native.Endpoint"], **geometry: int) -> Iterator[World]:
+def world(endpoints: dict[str, "_native.Endpoint"], *, deliver: Any = None, **geometry: int) -> Iterator[World]:
     """Also sees to it that `asyncio.current_task` asks the lanes, as the worker does."""
-    made = World(endpoints, **geometry)
+    made = World(endpoints, deliver=deliver, **geometry)
     original = asyncio.current_task
 
     def current_task(loop: Any = None) -> Any:
@@ -107,6 +142,7 @@ def world(endpoints: dict[str, "_native.Endpoint"], **geometry: int) -> Iterator
         yield made
         assert with_timeouts is None or with_timeouts.tasks is asyncio.tasks
         assert made.lanes.in_flight() == 0
+        made.until(lambda: made.lanes.tasks() == 0, 2)
         assert made.errors == []
     finally:
         asyncio.current_task = asyncio.tasks.current_task = original
@@ -125,3 +161,8 @@ def fast(function: Callable[..., Any], *kinds: str, status: int = 200) -> "_nati
 
 def slow(function: Callable[["_native.Exchange"], Any], names: Sequence[str] = ()) -> "_native.Endpoint":
     return _native.Endpoint(function, param_names=names)
+
+
+def stream(function: Callable[["_native.Exchange"], Any]) -> "_native.Endpoint":
+    """An endpoint that takes the body piece by piece."""
+    return _native.Endpoint(function, body="stream")

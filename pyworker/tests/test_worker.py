@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from fasterapi._worker import DUMP_SIGNAL
+
 HERE = Path(__file__).parent
 TIMEOUT_S = 30.0
 
@@ -63,8 +65,8 @@ class Worker:
         assert len(message) == 1
         return message
 
-    def say(self, name: str) -> None:
-        self.control.sendall(json.dumps({name: {}}).encode() + b"\n")
+    def say(self, name: str, **content: Any) -> None:
+        self.control.sendall(json.dumps({name: content}).encode() + b"\n")
 
     def request(self, route: int, **params: str) -> None:
         self.lane.sendall(json.dumps([route, params]).encode() + b"\n")
@@ -194,6 +196,48 @@ def test_a_whole_life(start: Any) -> None:
     assert notes(worker) == ["lifespan in", "startup", "late task", "shutdown", "lifespan out"]
 
 
+def test_a_ping_is_answered_by_the_loop_with_its_tasks(start: Any) -> None:
+    worker = start(APP)
+    worker.hear()
+    worker.say("ping", id=7)
+    first = worker.hear()["pong"]
+    assert first["id"] == 7
+    worker.request(1)  # One task that waits.
+    worker.request(0, user_id="7")
+    assert worker.answer() == (200, '{"user_id":7}')
+    worker.say("ping", id=2**53)
+    assert worker.hear() == {"pong": {"id": 2**53, "tasks": first["tasks"] + 1}}
+    worker.request(2)
+    worker.say("stop")
+    assert worker.end() == 0
+
+
+def test_a_stuck_loop_tells_where_it_stands(start: Any) -> None:
+    worker = start(
+        """
+        import os, sys, time
+        from fasterapi import FastAPI
+
+        app = FastAPI()
+
+        @app.get("/stuck")
+        async def stuck():
+            os.write(2, b"here\\n")
+            sys.stderr.close()
+            time.sleep(60)
+        """
+    )
+    worker.hear()
+    worker.request(0)
+    assert worker.process.stderr is not None
+    while b"here" not in (line := worker.process.stderr.readline()):
+        assert line
+    worker.process.send_signal(DUMP_SIGNAL)
+    lines = iter(worker.process.stderr.readline, b"")
+    assert any(b"in stuck" in line for line in lines)
+    worker.process.kill()
+
+
 def test_sigterm_is_stop(start: Any) -> None:
     worker = start(APP)
     worker.hear()
@@ -216,7 +260,7 @@ def test_the_edge_dies(start: Any) -> None:
     [
         ("import nowhere_to_be_found", "served:app", "import", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("x = 1 +", "served:app", "import", "SyntaxError: invalid syntax"),
-        ("app = 3", "served:app", "import", "'served:app' is an object of type builtins.int, not a fasterapi.FastAPI"),
+        ("app = 3", "served:app", "import", "'served:app' is an object of type builtins.int: neither a fasterapi.FastAPI"),
         ("async def app(scope, receive, send): ...", "served:app", "import", "an object of type builtins.function"),
         ("class App: ...", "served:App", "import", "is the class App"),
         ("", "served:app", "import", "module 'served' has no attribute 'app'"),

@@ -24,7 +24,7 @@ pub(super) struct Health {
     /// Workers that serve.
     pub(super) workers_ready: usize,
     /// Workers that there should be.
-    pub(super) workers: u16,
+    pub(super) workers: usize,
     /// The server is about to end.
     pub(super) draining: bool,
 }

@@ -1,14 +1,15 @@
 //! One task per worker process: what it says, and its end.
 //!
 //! Invariant: the exit is the last event of a process, after every whole line that it had sent; and a process that was
-//! started is reaped here and nowhere else.
+//! started is reaped here and nowhere else. What a worker must not say is not passed on: a second `ready`, a pong without ping;
+//! so that however fast it talks, the events that wait are few.
 
-use std::{io, process::ExitStatus};
+use std::{cell::Cell, io, process::ExitStatus, rc::Rc};
 
 use tokio::{net::unix::OwnedReadHalf, process::Child, sync::mpsc::UnboundedSender};
 
 use crate::pool::{
-    channel::{Replies, Reply},
+    channel::{Replies, Reply, UNASKED},
     fault::WorkerError,
     lifecycle::Id,
 };
@@ -28,10 +29,11 @@ pub(super) async fn attend(
     id: Id,
     mut child: Child,
     channel: OwnedReadHalf,
+    expected: Rc<Cell<Option<u64>>>,
     events: UnboundedSender<Event>,
 ) {
     let replies = Replies::default();
-    let mut listening = Listening { id, replies, replied: false, open: true, events };
+    let mut listening = Listening { id, replies, replied: false, open: true, expected, events };
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
@@ -55,8 +57,10 @@ const READS_MAX: usize = 32;
 struct Listening {
     id: Id,
     replies: Replies,
-    /// A worker has one thing to say: ready, or failed.
+    /// A worker has one thing to say unasked: ready, or failed.
     replied: bool,
+    /// The ping that is under way.
+    expected: Rc<Cell<Option<u64>>>,
     /// False after the end of the stream, or of its sense.
     open: bool,
     events: UnboundedSender<Event>,
@@ -77,6 +81,7 @@ impl Listening {
                     self.pass_on();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.broken(&error),
             }
         }
@@ -85,6 +90,13 @@ impl Listening {
     fn pass_on(&mut self) {
         while self.open {
             match self.replies.poll() {
+                Ok(Some(Reply::Pong(pong))) if self.expected.get() == Some(pong.id) => {
+                    self.expected.set(None);
+                    self.send(Event::Reply(self.id, Reply::Pong(pong)));
+                }
+                Ok(Some(Reply::Pong(_))) => {
+                    self.refuse(WorkerError::Channel(UNASKED.to_owned()));
+                }
                 Ok(Some(reply)) if !self.replied => {
                     self.replied = true;
                     self.send(Event::Reply(self.id, reply));

@@ -140,7 +140,7 @@ fn open_unix(path: &Path, shards: usize) -> Result<Listeners, SystemError> {
 }
 
 /// A server that was killed leaves its socket file behind. It is ours to remove when nobody listens on it.
-fn remove_stale(path: &Path) -> Result<(), SystemError> {
+pub(super) fn remove_stale(path: &Path) -> Result<(), SystemError> {
     let error = |error| SystemError::ListenUnix { path: path.to_owned(), error };
     match fs::symlink_metadata(path) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -161,13 +161,13 @@ fn remove_stale(path: &Path) -> Result<(), SystemError> {
 
 /// The socket file, as long as it is the one that we made.
 #[derive(Debug)]
-struct SocketFile {
+pub(super) struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> io::Result<Self> {
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
         let identity = identity(path)?;
         // The server may change its directory; the path must not change its meaning.
         Ok(Self { path: std::path::absolute(path)?, identity })

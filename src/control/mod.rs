@@ -1,5 +1,5 @@
-//! The control thread: starts the shards and the workers, keeps the workers alive, ends both in order; signals, the admin
-//! listener, the access log. Runs on tokio-uring, on the thread that calls [`run`].
+//! The control thread: starts the shards and the workers, keeps the workers alive, ends both in order; signals, the control
+//! socket, the admin listener, the access log, the watch over the application's files. Runs on tokio-uring, on the thread that calls [`run`].
 //!
 //! Invariant: nothing here is on the path of a request. What can fail for the operator's reasons (addresses, files, the
 //! interpreter) fails before the first thread or process is started.
@@ -10,9 +10,22 @@ mod admin;
 mod attend;
 mod error;
 mod listen;
+mod orders;
+mod signals;
+mod socket;
+mod status;
 mod supervisor;
+mod watch;
+mod workers;
 
-use std::{cell::Cell, rc::Rc, thread, time::Duration};
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, RandomState},
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 
@@ -21,13 +34,16 @@ pub use error::SystemError;
 use self::{
     access_log::{AccessLog, Destination},
     admin::Health,
-    supervisor::{Shard, Supervisor},
+    listen::Listeners,
+    signals::Signals,
+    socket::Socket,
+    supervisor::{Shard, Sources, Supervisor},
 };
 pub use crate::pool::lifecycle::Outcome;
 use crate::{
-    config::Config,
-    limits::{BODY_SIZE_MAX, SPIN_MAX},
-    pool::process,
+    config::{self, Config, control_file, limits::Retry},
+    limits::{CONTROL_CONNECTIONS_MAX, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part},
+    pool::{lifecycle::Settings, process},
     proto::h1,
     shard::{self, Handle},
 };
@@ -37,12 +53,16 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
     raise_descriptor_limit();
     let listeners = listen::open(&config.bind, config.shards)?;
     let admin = config.admin.map(listen::open_admin).transpose()?;
+    let control = open_control(&config.lifecycle.control, &listeners)?;
+    let watch = config.lifecycle.watch.as_ref().map(watch::open).transpose();
+    let watch = watch.map_err(SystemError::other("inotify"))?;
     let access_log = Destination::open(&config.access_log)?;
     process::check_python(&config.python)?;
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(SystemError::Uring)?;
 
     let spin = if config.cpus_suffice { SPIN_MAX } else { Duration::ZERO };
     let workers = process::Options {
+        worker_module: None,
         python: config.python.clone(),
         app: config.app.to_string(),
         app_dir: config.app_dir.clone(),
@@ -50,10 +70,14 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
         log_level: config.log_level.name(),
         spin_us: u64::try_from(spin.as_micros()).unwrap_or_else(|_| unreachable!("SPIN_MAX")),
         server: listeners.server,
+        interface: config.application.interface,
+        factory: config.application.factory,
+        root_path: config.application.root_path.clone(),
+        lifespan: config.application.lifespan,
     };
     runtime.block_on(async {
-        let signals = supervisor::Signals::new().map_err(SystemError::other("signals"))?;
-        let health = Rc::new(Cell::new(Health { workers: config.workers, ..Health::default() }));
+        let signals = Signals::new().map_err(SystemError::other("signals"))?;
+        let health = Rc::new(Cell::new(Health::default()));
         if let Some(listener) = admin {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!("admin listener on http://{address} (/healthz, /readyz)");
@@ -66,7 +90,9 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             let options = shard::Options {
                 shard: index,
                 listeners: vec![listener],
-                h1: h1::Options { body_size_max: BODY_SIZE_MAX },
+                h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
+                limits: limits_of(config),
+                gauges: Arc::default(),
                 spin_max: spin,
                 access_log: access_log.is_some(),
             };
@@ -74,9 +100,77 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
         }
         drop(report);
         let access_log = access_log.map(AccessLog::start);
-        let supervisor = Supervisor::new(workers, config.workers, shards, access_log, health);
-        Ok(supervisor.run(&listeners.url, reports, signals).await)
+        let (ask, asked) = mpsc::channel(CONTROL_CONNECTIONS_MAX);
+        if let Some(socket) = control {
+            tokio_uring::spawn(socket::serve(socket, ask));
+        }
+        let (change, changed) = mpsc::channel(1);
+        if let Some(watch) = watch {
+            watch.start(change);
+        }
+        let settings = settings(&config.lifecycle);
+        let url = listeners.url.clone();
+        let supervisor =
+            Supervisor::new((workers, settings), config.workers, shards, access_log, health, url);
+        Ok(supervisor.run(Sources { reports, signals, asked, changed }).await)
     })
+}
+
+/// What each shard is to keep to. The queue is divided among them: they do not know each other's.
+fn limits_of(config: &Config) -> shard::Limits {
+    let limits = &config.limits;
+    let shards = u32::try_from(config.shards).unwrap_or(u32::MAX);
+    let inflight_max = if limits.inflight_max == 0 { u32::MAX } else { limits.inflight_max };
+    shard::Limits {
+        request_timeout: limits.request_timeout.duration(),
+        header_timeout: limits.header_timeout.duration(),
+        body_timeout: limits.body_timeout.duration(),
+        keepalive_timeout: limits.keepalive_timeout.duration(),
+        inflight_max,
+        inflight_share: (inflight_max / shards).max(1),
+        queue_max: limits.queue_max.div_ceil(config.shards),
+        queue_timeout: limits.queue_timeout.duration(),
+        repeat: limits.retry == Retry::Idempotent,
+        stuck_timeout: limits.stuck_timeout.duration(),
+    }
+}
+
+fn settings(of: &config::Lifecycle) -> Settings {
+    let drain = drain_part(of.shutdown_max);
+    let developing = of.watch.is_some();
+    Settings {
+        start_max: of.start_max,
+        shutdown_max: of.shutdown_max,
+        retire_max: if developing { drain.min(RETIRE_MAX_WHILE_DEVELOPING) } else { drain },
+        respawn_delay_max: of.respawn_delay_max,
+        requests_max: of.requests_max,
+        requests_jitter: of.requests_jitter,
+        lifetime_max: of.lifetime_max,
+        rss_max: of.rss_max,
+        patient: developing,
+        seed: RandomState::new().hash_one(0),
+    }
+}
+
+/// One that was asked for has to be; the one that is there unless switched off is nothing to fail for.
+fn open_control(
+    to: &config::Control,
+    listeners: &Listeners,
+) -> Result<Option<Socket>, SystemError> {
+    let (dir, port) = match (to, listeners.server.1) {
+        (config::Control::At(path), _) => return socket::open(path).map(Some),
+        (config::Control::ByPort(dir), Some(port)) => (dir, port),
+        (config::Control::Off, _) | (_, None) => return Ok(None),
+    };
+    let path = control_file(dir, port);
+    let error = |error| SystemError::ListenUnix { path: path.clone(), error };
+    match socket::make_private_dir(dir).map_err(error).and_then(|()| socket::open(&path)) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) => {
+            tracing::info!("no control socket: {error}");
+            Ok(None)
+        }
+    }
 }
 
 fn start_shard(
@@ -85,11 +179,12 @@ fn start_shard(
 ) -> Result<Shard, SystemError> {
     let (handle, mailbox) =
         Handle::new(reports).map_err(SystemError::other("a shard's doorbell"))?;
+    let gauges = Arc::clone(&options.gauges);
     let thread = thread::Builder::new()
         .name(format!("shard-{}", options.shard))
         .spawn(move || shard::run(options, mailbox))
         .map_err(SystemError::other("a shard's thread"))?;
-    Ok(Shard::new(handle, thread))
+    Ok(Shard::new(handle, thread, gauges))
 }
 
 /// A connection is a descriptor, and the soft limit is for programs that use `select`.

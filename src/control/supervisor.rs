@@ -4,74 +4,51 @@
 //! before the next.
 
 use std::{
-    cell::Cell,
-    collections::HashMap,
-    future::pending,
-    io,
-    os::fd::{AsFd, OwnedFd},
-    rc::Rc,
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    cell::Cell, collections::BTreeMap, future::pending, path::PathBuf, rc::Rc, sync::Arc,
+    thread::JoinHandle, time::Instant,
 };
 
-use tokio::{
-    net::{UnixStream, unix::OwnedWriteHalf},
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 
 use super::{
     access_log::AccessLog,
     admin::Health,
-    attend::{Event, attend},
+    attend::Event,
+    orders::{Orders, Reply, answer},
+    signals::{Order, Signals},
+    socket::Asked,
+    status::{Identity, status},
+    workers::Workers,
 };
 use crate::{
-    limits::REAP_MAX,
+    ctl::protocol::{Answer, Request},
+    limits::{PONG_MAX, REAP_MAX, USAGE_INTERVAL, WORKERS_MAX},
     pool::{
-        Link,
-        channel::{Manifest, Reply, STOP_LINE},
+        WorkerId,
+        channel::{Manifest, Reply as Said},
         fault::{WorkerError, describe_exit},
-        lifecycle::{Action, Id, Lifecycle, Outcome},
-        process::{self, Options},
+        lifecycle::{Action, Id, Lifecycle, Next, Outcome, Settings, State},
+        process::Options,
     },
     proto::route::{RouteSpec, Routes},
-    shard::{Command, Handle, Report},
+    shard::{Command, Handle, Report, handle::Gauges},
 };
 
-/// What the control thread listens to.
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    user1: Signal,
-}
-
-impl Signals {
-    /// Inside the runtime.
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    async fn next(&mut self) -> SignalKind {
-        tokio::select! {
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.hang_up.recv() => SignalKind::hangup(),
-            _ = self.user1.recv() => SignalKind::user_defined1(),
-        }
-    }
+/// Everything that tells the control thread what to do.
+pub(super) struct Sources {
+    pub(super) reports: UnboundedReceiver<Report>,
+    pub(super) signals: Signals,
+    /// From the control socket.
+    pub(super) asked: Receiver<Asked>,
+    /// Files of the application, from `--reload`.
+    pub(super) changed: Receiver<Vec<PathBuf>>,
 }
 
 /// A shard's thread and the way to it.
 pub(super) struct Shard {
     handle: Handle,
     thread: JoinHandle<()>,
+    gauges: Arc<Gauges>,
     progress: Progress,
 }
 
@@ -83,86 +60,90 @@ enum Progress {
 }
 
 impl Shard {
-    pub(super) fn new(handle: Handle, thread: JoinHandle<()>) -> Self {
-        Self { handle, thread, progress: Progress::Starting }
+    pub(super) fn new(handle: Handle, thread: JoinHandle<()>, gauges: Arc<Gauges>) -> Self {
+        Self { handle, thread, gauges, progress: Progress::Starting }
     }
 }
 
-/// A worker process that runs.
-struct Worker {
-    pid: u32,
-    pidfd: OwnedFd,
-    channel: OwnedWriteHalf,
-    /// Until it is ready and the shards get them.
-    links: Vec<Link>,
-}
-
+/// See the module.
 pub(super) struct Supervisor {
-    options: Options,
     lifecycle: Lifecycle,
+    workers: Workers,
     shards: Vec<Shard>,
-    workers: HashMap<Id, Worker>,
     /// Processes that are reaped; forgotten once all that follows from it is done.
     ended: Vec<Id>,
-    /// Made from the first manifest, which all later ones equal.
-    /// Of the manifest that the pool agreed on; there before the first worker is attached.
-    routes: Option<Arc<Routes>>,
+    /// Of each generation that has a manifest, and serves or is to.
+    routes: BTreeMap<u32, Arc<Routes>>,
     access_log: Option<AccessLog>,
     health: Rc<Cell<Health>>,
-    events: UnboundedSender<Event>,
+    orders: Orders,
+    identity: Identity,
+    /// Changed files bring a reload.
+    watching: bool,
+    /// When the workers' usage is looked at next.
+    usage_due: Option<Instant>,
     happened: UnboundedReceiver<Event>,
     was_ready: bool,
 }
 
 impl Supervisor {
     pub(super) fn new(
-        options: Options,
+        (options, settings): (Options, Settings),
         workers: u16,
         shards: Vec<Shard>,
         access_log: Option<AccessLog>,
         health: Rc<Cell<Health>>,
+        url: String,
     ) -> Self {
         let (events, happened) = unbounded_channel();
+        let now = now();
+        let lifecycle = Lifecycle::new(settings, workers, now);
         Self {
-            options,
-            lifecycle: Lifecycle::new(workers, now()),
+            usage_due: lifecycle.wants_usage().then_some(now + USAGE_INTERVAL),
+            workers: Workers::new(options, shards.len(), events),
+            lifecycle,
             shards,
-            workers: HashMap::new(),
             ended: Vec::new(),
-            routes: None,
+            routes: BTreeMap::new(),
             access_log,
             health,
-            events,
+            orders: Orders::default(),
+            identity: Identity { url, started: now },
+            watching: settings.patient,
             happened,
             was_ready: false,
         }
     }
 
-    pub(super) async fn run(
-        mut self,
-        url: &str,
-        mut reports: UnboundedReceiver<Report>,
-        mut signals: Signals,
-    ) -> Outcome {
+    pub(super) async fn run(mut self, mut sources: Sources) -> Outcome {
         let outcome = loop {
             if let Some(outcome) = self.act() {
                 break outcome;
             }
             for id in self.ended.drain(..) {
-                self.workers.remove(&id);
+                self.workers.forget(id);
             }
             self.publish_health();
-            let deadline = self.lifecycle.poll_timeout();
+            if !self.lifecycle.is_serving() {
+                self.orders.give_up();
+            }
+            self.answer_status();
+            let deadlines = [self.orders.status_due(), self.usage_due];
+            let deadline =
+                deadlines.into_iter().flatten().chain(self.lifecycle.poll_timeout()).min();
             tokio::select! {
                 Some(event) = self.happened.recv() => self.handle_event(event),
-                Some(report) = reports.recv() => self.handle_report(report, url),
-                signal = signals.next() => self.handle_signal(signal),
-                () = sleep_until(deadline) => self.lifecycle.handle_timeout(now()),
+                Some(report) = sources.reports.recv() => self.handle_report(report),
+                order = sources.signals.next() => self.handle_signal(order),
+                Some((request, reply)) = sources.asked.recv() => self.handle_request(request, reply),
+                Some(files) = sources.changed.recv() => self.handle_change(&files),
+                () = sleep_until(deadline) => self.handle_timeout(),
             }
         };
+        self.orders.give_up();
         // What the shards wrote before they ended.
-        while let Ok(report) = reports.try_recv() {
-            self.handle_report(report, url);
+        while let Ok(report) = sources.reports.try_recv() {
+            self.handle_report(report);
         }
         self.join_shards();
         if let Some(log) = self.access_log.take() {
@@ -176,13 +157,14 @@ impl Supervisor {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Reply(id, Reply::Ready(manifest)) => self.handle_ready(id, manifest),
-            Event::Reply(id, Reply::Failed(error)) | Event::Broken(id, error) => {
+            Event::Reply(id, Said::Ready(manifest)) => self.handle_ready(id, manifest),
+            Event::Reply(id, Said::Pong(pong)) => self.workers.handle_pong(id, pong, now()),
+            Event::Reply(id, Said::Failed(error)) | Event::Broken(id, error) => {
                 self.lifecycle.handle_failed(id, error, now());
             }
             Event::Exited(id, status) => {
                 if self.lifecycle.is_leaving(id) {
-                    tracing::info!("{} {}", self.name(id), describe_exit(status));
+                    tracing::info!("{} {}", self.workers.name(id), describe_exit(status));
                 }
                 self.ended.push(id);
                 self.lifecycle.handle_exited(id, status, now());
@@ -191,24 +173,27 @@ impl Supervisor {
     }
 
     fn handle_ready(&mut self, id: Id, manifest: Manifest) {
-        if self.lifecycle.manifest().is_none() {
+        if let Some((generation, None)) = self.lifecycle.generation_of(id) {
             match routes_of(&manifest) {
-                Ok(routes) => self.routes = Some(Arc::new(routes)),
+                Ok(routes) => {
+                    self.routes.insert(generation, Arc::new(routes));
+                }
                 Err(error) => return self.lifecycle.handle_failed(id, error, now()),
             }
         }
         self.lifecycle.handle_ready(id, manifest, now());
     }
 
-    fn handle_report(&mut self, report: Report, url: &str) {
+    fn handle_report(&mut self, report: Report) {
         match report {
             Report::Started { shard, features } => {
                 tracing::debug!("shard {shard} serves: {features}");
                 self.progress(shard, Progress::Serving);
                 if self.shards.iter().all(|shard| shard.progress == Progress::Serving) {
                     tracing::info!(
-                        "listening on {url} (workers {}, shards {}, pid {})",
-                        self.health.get().workers,
+                        "listening on {} (workers {}, shards {}, pid {})",
+                        self.identity.url,
+                        self.lifecycle.wanted_count(),
                         self.shards.len(),
                         std::process::id()
                     );
@@ -221,9 +206,12 @@ impl Supervisor {
                 let error = WorkerError::Stuck(standing);
                 self.lifecycle.handle_failed((worker, incarnation), error, now());
             }
-            Report::Retired { shard, worker, incarnation } => {
-                let name = self.name((worker, incarnation));
-                tracing::debug!("{name} has nothing of shard {shard} in flight any more");
+            Report::Retired { worker, incarnation, .. } => {
+                let id = (worker, incarnation);
+                if self.workers.note_retired(id) {
+                    tracing::debug!("{} has nothing in flight any more", self.workers.name(id));
+                    self.lifecycle.handle_retired(id);
+                }
             }
             Report::AccessLog(lines) => {
                 if let Some(log) = &mut self.access_log {
@@ -242,30 +230,155 @@ impl Supervisor {
         }
     }
 
-    fn handle_signal(&mut self, signal: SignalKind) {
-        if signal == SignalKind::hangup() {
-            tracing::info!("SIGHUP ignored: there is no reload yet; restart the server instead");
-        } else if signal == SignalKind::user_defined1() {
-            if let Some(log) = &self.access_log {
-                log.reopen();
+    fn handle_signal(&mut self, order: Order) {
+        match order {
+            Order::Reload => {
+                self.reload("SIGHUP");
             }
-        } else if self.lifecycle.is_serving() {
+            Order::ReopenLog => {
+                if let Some(log) = &self.access_log {
+                    log.reopen();
+                }
+            }
+            Order::More => {
+                let _ = self.scale(self.lifecycle.wanted_count().saturating_add(1));
+            }
+            Order::Fewer => {
+                let _ = self.scale(self.lifecycle.wanted_count().saturating_sub(1));
+            }
+            Order::Stop(_) if self.lifecycle.is_serving() => self.stop(),
+            Order::Stop(signal) => {
+                tracing::warn!("stopping at once");
+                self.lifecycle.handle_interrupt(signal, now());
+            }
+        }
+    }
+
+    fn handle_request(&mut self, request: Request, reply: Reply) {
+        match request {
+            Request::Status {} => {
+                if self.orders.await_status(reply, now(), PONG_MAX) {
+                    self.ping_all();
+                }
+            }
+            Request::Reload {} => match self.reload("fasterapi ctl") {
+                Some(generation) => self.orders.await_reload(generation, reply),
+                None => answer(reply, Answer::error("the server is stopping")),
+            },
+            Request::Scale { workers } => {
+                let outcome = self.scale(usize::try_from(workers).unwrap_or(usize::MAX));
+                answer(reply, outcome);
+            }
+            Request::Drain { worker } if self.lifecycle.handle_drain(WorkerId(worker), now()) => {
+                self.orders.await_drain(WorkerId(worker), reply);
+            }
+            Request::Drain { worker } => {
+                answer(reply, Answer::error(format!("worker {worker} does not serve")));
+            }
+            Request::Stop {} => {
+                self.stop();
+                answer(reply, Answer::Done { message: "stopping".to_owned() });
+            }
+        }
+    }
+
+    fn handle_change(&mut self, files: &[PathBuf]) {
+        let names: Vec<_> = files.iter().take(3).map(|file| file.to_string_lossy()).collect();
+        let more = if files.len() > names.len() { ", …" } else { "" };
+        self.reload(&format!("{}{more} changed", names.join(", ")));
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = now();
+        if self.usage_due.is_some_and(|due| due <= now) {
+            self.usage_due = Some(now + USAGE_INTERVAL);
+            let ids: Vec<Id> = self.lifecycle.views().map(|view| view.id).collect();
+            for id in ids {
+                if let Some(figures) = self.workers.figures(id, now) {
+                    self.lifecycle.handle_usage(id, figures.requests, figures.rss, now);
+                }
+            }
+        }
+        self.lifecycle.handle_timeout(now);
+    }
+
+    fn stop(&mut self) {
+        if self.lifecycle.is_serving() {
             tracing::info!("stopping: finishing what is in flight (once more to stop at once)");
             self.lifecycle.handle_stop(now());
-        } else {
-            tracing::warn!("stopping at once");
-            self.lifecycle.handle_interrupt(signal.as_raw_value(), now());
+        }
+    }
+
+    fn reload(&mut self, why: &str) -> Option<u32> {
+        let generation = self.lifecycle.handle_reload(now())?;
+        tracing::info!("reloading the application as generation {generation}: {why}");
+        Some(generation)
+    }
+
+    fn scale(&mut self, workers: usize) -> Answer {
+        let before = self.lifecycle.wanted_count();
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            let message = format!("{workers} workers: at least 1, at most {WORKERS_MAX}");
+            tracing::warn!("{message}");
+            return Answer::error(message);
+        }
+        if !self.lifecycle.handle_scale(workers, now()) {
+            return Answer::error("the server is stopping");
+        }
+        let message = format!("{workers} workers from now on, {before} before");
+        tracing::info!("{message}");
+        Answer::Done { message }
+    }
+
+    fn ping_all(&mut self) {
+        let now = now();
+        let answers =
+            |state| matches!(state, State::Ready { .. } | State::Retiring { .. } | State::Standby);
+        let asked = self.lifecycle.views().filter(|view| answers(view.state));
+        for id in asked.map(|view| view.id).collect::<Vec<Id>>() {
+            self.workers.ping(id, now);
+        }
+    }
+
+    /// To those who wait for it, once all workers have answered or had their time.
+    fn answer_status(&mut self) {
+        let Some(due) = self.orders.status_due() else { return };
+        let now = now();
+        if now < due && self.lifecycle.views().any(|view| self.workers.is_silent(view.id)) {
+            return;
+        }
+        let gauges = self.shards.iter().map(|shard| &*shard.gauges);
+        let status = status(&self.identity, &self.lifecycle, &self.workers, gauges, now);
+        for reply in self.orders.take_statuses() {
+            answer(reply, Answer::Status(Box::new(status.clone())));
         }
     }
 
     fn act(&mut self) -> Option<Outcome> {
         while let Some(action) = self.lifecycle.poll_action() {
             match action {
-                Action::Spawn(id) => self.spawn(id),
-                Action::Attach(id) => self.attach(id),
-                Action::SendStop(id) => self.send_stop(id),
-                Action::Kill(id) => self.kill(id),
-                Action::Report { id, error, retry } => self.report(id, &error, retry),
+                Action::Spawn(id) => match self.workers.start(id) {
+                    Ok(()) => tracing::debug!("{} started", self.workers.name(id)),
+                    Err(error) => {
+                        self.lifecycle.handle_spawn_failed(id, error.to_string(), now());
+                    }
+                },
+                Action::Switch { attach, retire } => self.switch(&attach, &retire),
+                Action::DumpStacks(id) => self.workers.dump_stacks(id),
+                Action::SendStop(id) => self.workers.send_stop(id),
+                Action::Kill(id) => self.workers.kill(id),
+                Action::Report { id, error, next } => self.report(id, &error, next),
+                Action::Reloaded { generation, error } => {
+                    self.orders.reloaded(generation, error.as_ref());
+                    match error {
+                        None => self.routes.retain(|of, _| *of >= generation),
+                        Some(_) => drop(self.routes.remove(&generation)),
+                    }
+                }
+                Action::Recycle { id, cause } => {
+                    tracing::info!("{} is to be replaced: {}", self.workers.name(id), cause.name());
+                }
+                Action::Recycled { worker, error } => self.orders.recycled(worker, error.as_ref()),
                 Action::DrainShards(at_most) => {
                     for shard in &self.shards {
                         // One that has ended has nothing left to drain.
@@ -279,81 +392,61 @@ impl Supervisor {
         None
     }
 
-    fn spawn(&mut self, id: Id) {
-        let started = self.start(id);
-        match started {
-            Ok(worker) => {
-                self.workers.insert(id, worker);
-                tracing::debug!("{} started", self.name(id));
+    fn switch(&mut self, attach: &[Id], retire: &[Id]) {
+        let mut batches: Vec<Vec<Command>> = self.shards.iter().map(|_| Vec::new()).collect();
+        for id in attach {
+            let generation = self.lifecycle.generation_of(*id).map(|(generation, _)| generation);
+            let Some(routes) = generation.and_then(|generation| self.routes.get(&generation))
+            else {
+                unreachable!("a generation that serves has routes");
+            };
+            for (batch, link) in batches.iter_mut().zip(self.workers.take_links(*id)) {
+                batch.push(Command::Attach(Box::new(link), Arc::clone(routes)));
             }
-            Err(error) => self.lifecycle.handle_spawn_failed(id, error.to_string(), now()),
         }
-    }
-
-    fn start(&self, id: Id) -> io::Result<Worker> {
-        let (command, worker) = process::prepare(&self.options, id.0, id.1, self.shards.len())?;
-        // One that cannot be given its lanes, or is not reaped in time, must not stay behind.
-        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
-        // It is not waited for yet, so it has an id, and the id is still its own.
-        let pid = child.id().unwrap_or_else(|| unreachable!("see above"));
-        let process::Process { pid, pidfd, channel, links } = worker.attach(pid)?;
-        let (from, to) = UnixStream::from_std(channel)?.into_split();
-        tokio_uring::spawn(attend(id, child, from, self.events.clone()));
-        Ok(Worker { pid, pidfd, channel: to, links })
-    }
-
-    fn attach(&mut self, id: Id) {
-        let (Some(worker), Some(routes)) = (self.workers.get_mut(&id), &self.routes) else {
-            return;
-        };
-        for (shard, link) in self.shards.iter().zip(worker.links.drain(..)) {
+        for (worker, incarnation) in retire.iter().copied() {
+            for batch in &mut batches {
+                batch.push(Command::Retire { worker, incarnation });
+            }
+        }
+        for (shard, batch) in self.shards.iter().zip(batches) {
             // False: the shard has ended, and the server is about to.
-            shard.handle.send(Command::Attach(Box::new(link), Arc::clone(routes)));
+            shard.handle.send(Command::Batch(batch));
         }
-        tracing::info!("{} is ready", self.name(id));
-        if !self.was_ready {
+        for id in attach {
+            tracing::info!("{} is ready", self.workers.name(*id));
+        }
+        for id in retire {
+            tracing::info!("{} finishes what it has", self.workers.name(*id));
+        }
+        if !self.was_ready && !attach.is_empty() {
             self.was_ready = true;
-            tracing::info!("serving {}", self.options.app);
+            tracing::info!("serving {}", self.workers.app());
         }
     }
 
-    fn send_stop(&self, id: Id) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        // The socket is empty but for the attach message. A worker that is gone has no need of it; one that does not
-        // read is killed when its time is over.
-        if let Err(error) = worker.channel.try_write(STOP_LINE) {
-            tracing::debug!("{}: control channel: {error}", self.name(id));
-        }
-    }
-
-    fn kill(&self, id: Id) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        if let Err(error) = process::kill(worker.pidfd.as_fd()) {
-            tracing::error!("cannot kill {}: {error}", self.name(id));
-        }
-    }
-
-    fn report(&self, id: Id, error: &WorkerError, retry: Option<Duration>) {
-        let next = match retry {
-            Some(delay) => format!("; respawn in {} ms", delay.as_millis()),
-            None if self.lifecycle.manifest().is_none() => {
-                "; giving up, no worker was ever ready".to_owned()
-            }
-            None => String::new(),
+    fn report(&mut self, id: Id, error: &WorkerError, next: Next) {
+        let next = match next {
+            Next::Respawn(delay) => format!("; respawn in {} ms", delay.as_millis()),
+            Next::Succeeded => "; its successor is on its way".to_owned(),
+            Next::Retry(delay) => format!(
+                "; its predecessor goes on, and is to be replaced again in {} ms",
+                delay.as_millis()
+            ),
+            Next::KeepOld => format!("; generation {} goes on", self.lifecycle.generation()),
+            Next::AwaitReload => "; waiting for a change".to_owned(),
+            Next::GiveUp => "; giving up, no worker was ever ready".to_owned(),
+            Next::Nothing => String::new(),
         };
-        tracing::error!("{}: {error}{next}", self.name(id));
+        tracing::error!("{}: {error}{next}", self.workers.name(id));
         if let WorkerError::Application { traceback, .. } = error
             && !traceback.is_empty()
         {
             tracing::error!("{}", traceback.trim_end());
         }
-    }
-
-    /// For the log.
-    fn name(&self, (place, incarnation): Id) -> String {
-        let pid = self.workers.get(&(place, incarnation)).map(|worker| worker.pid);
-        let pid = pid.map_or_else(String::new, |pid| format!("pid {pid}, "));
-        format!("worker {} ({pid}incarnation {})", place.0, incarnation.0)
+        if *error == WorkerError::Changed && self.watching {
+            self.reload("the application has changed");
+        }
     }
 
     fn progress(&mut self, shard: usize, progress: Progress) {
@@ -376,8 +469,8 @@ impl Supervisor {
     fn publish_health(&self) {
         self.health.set(Health {
             workers_ready: self.lifecycle.ready_count(),
+            workers: self.lifecycle.wanted_count(),
             draining: !self.lifecycle.is_serving(),
-            ..self.health.get()
         });
     }
 
@@ -398,8 +491,9 @@ fn routes_of(manifest: &Manifest) -> Result<Routes, WorkerError> {
         methods: route.methods.clone(),
     };
     let specs = manifest.routes.iter().map(spec).collect();
-    Routes::new(specs, manifest.redirect_slashes)
-        .map_err(|error| WorkerError::Routes(error.to_string()))
+    let routes = Routes::new(specs, manifest.redirect_slashes)
+        .map_err(|error| WorkerError::Routes(error.to_string()))?;
+    Ok(if manifest.catch_all { routes.catching_all(0) } else { routes })
 }
 
 /// The runtime's clock.

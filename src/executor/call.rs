@@ -66,7 +66,7 @@ impl Desk {
     /// False when there is no driver any more.
     pub(super) fn send(&self, command: Command) -> bool {
         let sent = self.commands.send(command).is_ok();
-        // An eventfd write fails only for a descriptor that is none, which `Doorbell` rules out.
+        // An eventfd needs no memory to be rung, and its write fails only for a descriptor that is none.
         self.bell.kick().unwrap_or_else(|error| panic!("kicking a doorbell: {error}"));
         sent
     }

@@ -28,9 +28,9 @@ use crate::{
     ipc::Fault,
     limits::{DRAIN_RECORDS_MAX, RECORD_ALIGN, RING_SIZE},
     pool::{
-        channel::{Reply, STOP_LINE},
+        channel::{Reply, STOP_LINE, UNASKED},
         fault::{WorkerError, describe_exit},
-        lifecycle::{Action, Id, Lifecycle},
+        lifecycle::{Action, Id, Lifecycle, Settings},
         process,
     },
 };
@@ -83,7 +83,7 @@ impl Driver {
 
     pub(super) fn run(&mut self, workers: u16, pin_to_cores: bool) {
         let cpus = if pin_to_cores { own_cpus() } else { Vec::new() };
-        let mut pool = Lifecycle::new(workers, now());
+        let mut pool = Lifecycle::new(Settings::default(), workers, now());
         loop {
             self.take_commands(&mut pool);
             self.finish_drain(&mut pool);
@@ -254,10 +254,14 @@ impl Driver {
                     }
                     Err(error) => pool.handle_spawn_failed(id, error.to_string(), now()),
                 },
-                Action::Attach(id) => {
-                    if let Some(worker) = self.worker(id) {
-                        worker.ready = true;
-                        tracing::debug!("worker {} is ready", id.0.0);
+                // Nothing is recycled here, reloaded or scaled, and nothing of a call tells that a worker is stuck: a place
+                // has one process, and none is retired.
+                Action::Switch { attach, .. } => {
+                    for id in attach {
+                        if let Some(worker) = self.worker(id) {
+                            worker.ready = true;
+                            tracing::debug!("worker {} is ready", id.0.0);
+                        }
                     }
                     if let Some(started) = self.started.take() {
                         // `new` waits for it.
@@ -283,6 +287,10 @@ impl Driver {
                         let _ = started.send(Err(error));
                     }
                 }
+                Action::DumpStacks(_)
+                | Action::Reloaded { .. }
+                | Action::Recycle { .. }
+                | Action::Recycled { .. } => {}
                 Action::DrainShards(at_most) => self.draining = Some(now() + at_most),
                 Action::Finish(_) => return true,
             }
@@ -365,14 +373,20 @@ fn listen(id: Id, worker: &mut Worker, pool: &mut Lifecycle) -> bool {
                 Ok(None) => break,
                 Ok(Some(Reply::Ready(manifest))) => pool.handle_ready(id, manifest, now()),
                 Ok(Some(Reply::Failed(error))) => pool.handle_failed(id, error, now()),
-                Err(error) => {
-                    worker.faulty = true;
-                    pool.handle_failed(id, error, now());
-                    return false;
+                Ok(Some(Reply::Pong(_))) => {
+                    return give_up(id, worker, WorkerError::Channel(UNASKED.to_owned()), pool);
                 }
+                Err(error) => return give_up(id, worker, error, pool),
             }
         }
     }
+}
+
+/// What it says is not to be believed any more.
+fn give_up(id: Id, worker: &mut Worker, error: WorkerError, pool: &mut Lifecycle) -> bool {
+    worker.faulty = true;
+    pool.handle_failed(id, error, now());
+    false
 }
 
 /// A worker that broke its lane's protocol is not to be believed any more.

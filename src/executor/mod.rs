@@ -66,6 +66,9 @@ pub struct Config {
     pub python: PathBuf,
     /// The folder that modules are imported from, before all others. The working directory, unless set.
     pub project_dir: PathBuf,
+    /// A worker program of one's own, as `python -m` takes it: it answers calls through
+    /// `fasterapi.core.shared_memory_protocol.SharedMemoryIPC`. The package's worker, unless set.
+    pub worker_module: Option<String>,
     /// Keep each worker on one CPU of those that this process may use.
     pub pin_to_cores: bool,
     /// Python's level, in lower case; workers log to stderr.
@@ -83,6 +86,7 @@ impl Default for Config {
             workers: u16::try_from(cpus).unwrap_or(1),
             python: "python3".into(),
             project_dir: ".".into(),
+            worker_module: None,
             pin_to_cores: false,
             log_level: "info",
             size_max: CALL_SIZE_MAX,
@@ -115,6 +119,7 @@ impl ProcessPoolExecutor {
         };
         process::check_python(&config.python)?;
         let options = process::Options {
+            worker_module: config.worker_module,
             python: config.python,
             app: "fasterapi._calls:app".to_owned(),
             app_dir: project_dir,
@@ -123,6 +128,10 @@ impl ProcessPoolExecutor {
             // The driver sleeps whenever it has nothing to do, and spinning on one side alone gains nothing.
             spin_us: 0,
             server: (String::new(), None),
+            interface: "native",
+            factory: false,
+            root_path: String::new(),
+            lifespan: "off",
         };
         let (commands, received) = mpsc::channel();
         let desk = Arc::new(Desk::new(commands, Doorbell::new()?));
@@ -152,8 +161,8 @@ impl ProcessPoolExecutor {
     }
 
     /// Waits for the calls in progress and for the workers' end, each within the bounds of [`limits`](crate::limits):
-    /// what is not answered after `DRAIN_MAX` ends with [`CallError::ShutDown`], workers that have not ended after
-    /// `STOP_MAX` are killed. It begins at once; dropping the future before its end is dropping the executor.
+    /// what is not answered after five sixths of `SHUTDOWN_MAX` ends with [`CallError::ShutDown`], workers that have not ended after
+    /// all of it are killed. It begins at once; dropping the future before its end is dropping the executor.
     pub fn shutdown(self) -> impl Future<Output = ()> + Send + 'static {
         let (done, ended) = oneshot::channel();
         self.desk.send(Command::Drain(done));

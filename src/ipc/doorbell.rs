@@ -47,9 +47,12 @@ impl Doorbell {
     }
 
     /// Rings. One that is rung already, or that nobody listens to any more (pipe(7), EPIPE), is left as it is.
-    pub fn kick(&self) -> io::Result<()> {
+    ///
+    /// False when the system has no memory for it now (a pipe's first byte takes a page): to be tried again.
+    pub fn kick(&self) -> io::Result<bool> {
         match rustix::io::retry_on_intr(|| write(&self.fd, &1_u64.to_ne_bytes())) {
-            Ok(_) | Err(Errno::AGAIN | Errno::PIPE) => Ok(()),
+            Ok(_) | Err(Errno::AGAIN | Errno::PIPE) => Ok(true),
+            Err(Errno::NOMEM | Errno::NOBUFS) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

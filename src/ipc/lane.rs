@@ -4,6 +4,8 @@
 //! [`EdgeLane`] and [`WorkerLane`] fix the direction; everything else is shared. Deliberately absent: which exchange a
 //! message belongs to, and how much credit it has (the shard's and the worker's books).
 
+mod recall;
+
 use std::sync::Arc as StdArc;
 
 use zerocopy::IntoBytes;
@@ -40,6 +42,8 @@ struct Lane {
     /// The shortest payload that found no room in the ring since there last was enough for it.
     starved: Option<usize>,
     kicks: u64,
+    /// The peer wanted a kick, and the system had no memory for it.
+    kick_due: bool,
 }
 
 impl Lane {
@@ -56,6 +60,7 @@ impl Lane {
             to_release: Vec::new(),
             starved: None,
             kicks: 0,
+            kick_due: false,
         }
     }
 
@@ -135,6 +140,10 @@ impl Lane {
         loop {
             self.payload.clear();
             let Some(record) = self.rx.take(&mut self.payload)? else { return Ok(None) };
+            if record.kind == Kind::Request as u16 {
+                // Before anybody acts on it: a request whose record counts as not taken was never begun.
+                self.rx.acknowledge();
+            }
             if record.kind == Kind::Release as u16 {
                 // Each index ends a lease, so that a peer cannot keep this loop busy.
                 for index in parse_release(&self.payload)? {
@@ -190,11 +199,16 @@ impl Lane {
         self.give_back()?;
         let wanted = publish(&mut self.tx, &mut self.rx);
         if wanted {
-            self.kicks += 1;
-            // An eventfd write fails only for a descriptor that is none, which `Doorbell` rules out.
-            self.bell.kick().unwrap_or_else(|error| panic!("kicking a doorbell: {error}"));
+            self.kick();
         }
         Ok(wanted)
+    }
+
+    fn kick(&mut self) {
+        // Any other failure is that of a descriptor that is none, which `Doorbell` rules out.
+        let rung = self.bell.kick();
+        self.kick_due = !rung.unwrap_or_else(|error| panic!("kicking a doorbell: {error}"));
+        self.kicks += u64::from(!self.kick_due);
     }
 
     /// True when there is something to do instead of sleeping.
@@ -207,7 +221,11 @@ impl Lane {
             Some(payload_len) => self.tx.arm_space(payload_len)?,
             None => self.tx.unpublished(),
         };
-        let awake = room || self.rx.arm();
+        if self.kick_due {
+            self.kick();
+        }
+        // Whoever still owes a kick does not sleep on it.
+        let awake = room || self.kick_due || self.rx.arm();
         if awake {
             self.disarm();
         }

@@ -228,7 +228,13 @@ impl Request<'_> {
             + self.body.len()
     }
 
-    pub(crate) fn write(&self, claim: Claim<'_>, exchange: u64) {
+    pub(crate) fn write(&self, mut claim: Claim<'_>, exchange: u64) {
+        self.encode(|part| claim.put(part));
+        claim.commit(Kind::Request as u16, if self.end { flags::END } else { 0 }, exchange);
+    }
+
+    /// The payload, part by part.
+    pub(crate) fn encode(&self, mut sink: impl FnMut(&[u8])) {
         let (peer_family, peer_ip, peer_port) = encode_peer(self.peer);
         let fixed = RequestFixed {
             content_length: self.content_length.unwrap_or(LENGTH_UNKNOWN),
@@ -250,13 +256,11 @@ impl Request<'_> {
             websocket: self.websocket.into(),
             _reserved: [0; 2],
         };
-        let mut claim = claim;
-        claim.put(fixed.as_bytes());
-        claim.put(self.fields.as_bytes());
-        claim.put(self.params.as_bytes());
-        claim.put(self.blob);
-        claim.put(self.body);
-        claim.commit(Kind::Request as u16, if self.end { flags::END } else { 0 }, exchange);
+        for part in
+            [fixed.as_bytes(), self.fields.as_bytes(), self.params.as_bytes(), self.blob, self.body]
+        {
+            sink(part);
+        }
     }
 }
 
@@ -405,7 +409,7 @@ fn known_length(length: u64) -> Option<u64> {
     (length != LENGTH_UNKNOWN).then_some(length)
 }
 
-fn parse_request(payload: &[u8], end: bool) -> Option<Request<'_>> {
+pub(crate) fn parse_request(payload: &[u8], end: bool) -> Option<Request<'_>> {
     let (fixed, rest) = RequestFixed::read_from_prefix(payload).ok()?;
     let (fields, rest) =
         <[Field]>::ref_from_prefix_with_elems(rest, usize::from(fixed.field_count)).ok()?;

@@ -43,6 +43,8 @@ pub struct Producer {
     published: u64,
     /// The last value loaded from the peer's HEAD; `head ≤ published`.
     head: u64,
+    /// Where the record that was committed last begins.
+    newest: u64,
 }
 
 /// Room for one record. Dropped without [`Claim::commit`] it leaves no trace.
@@ -61,7 +63,7 @@ pub struct Claim<'a> {
 impl Producer {
     /// Writes the ring of `own`, reads HEAD in `peer`. A segment has one producer in its life.
     pub fn new(own: Arc<Segment>, peer: Arc<Segment>) -> Self {
-        Self { own, peer, tail: 0, published: 0, head: 0 }
+        Self { own, peer, tail: 0, published: 0, head: 0, newest: 0 }
     }
 
     fn ring_size(&self) -> u64 {
@@ -115,6 +117,49 @@ impl Producer {
         let old = std::mem::replace(&mut self.published, self.tail);
         self.own.word(Word::Tail).store(self.tail, Ordering::Release); // edge: record-published
         Some((self.tail, old))
+    }
+
+    /// Where the record that was committed last begins: to compare with [`Producer::taken`], and for [`Producer::read_back`].
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// The position behind everything that was committed.
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// The end of what the peer can see.
+    pub fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// How far the peer has read, as it says now.
+    pub fn taken(&mut self) -> Result<u64, Fault> {
+        self.refresh_head()?;
+        Ok(self.head)
+    }
+
+    /// Copies a record of this side's own out again, appending its payload; with the position behind it. `None` when its
+    /// place was written again since, or nothing was committed there.
+    ///
+    /// `position` must come from [`Producer::newest`] or from this function: only there a record begins. What the
+    /// peer says is no such source, and none of this depends on it.
+    pub fn read_back(&self, mut position: u64, payload: &mut Vec<u8>) -> Option<(Record, u64)> {
+        // Written by this side alone, so a header that was committed is sound for as long as it is not written over.
+        while position < self.tail && self.tail - position <= self.ring_size() {
+            let at = self.offset(position);
+            let header = self.own.read_header(at);
+            let next = position + padded(header.len as usize) as u64;
+            if header.kind != PAD {
+                let len = (header.len as usize).checked_sub(RECORD_ALIGN)?;
+                self.own.read_onto(at + RECORD_ALIGN, len, payload);
+                let RecordHeader { kind, flags, exchange, .. } = header;
+                return Some((Record { kind, flags, exchange }, next));
+            }
+            position = next;
+        }
+        None
     }
 
     /// Asks for a kick when a record with this payload will fit. True if it fits already, or if there is something to
@@ -193,6 +238,7 @@ impl Claim<'_> {
             self.start,
             RecordHeader { len: len(total as u64), kind, flags, exchange },
         );
+        producer.newest = self.start;
         producer.tail = self.start + padded(total) as u64;
     }
 }
@@ -202,10 +248,12 @@ impl Claim<'_> {
 pub struct Consumer {
     own: Arc<Segment>,
     peer: Arc<Segment>,
-    /// Start of the next record; `published ≤ head ≤ tail`.
+    /// Start of the next record; `judged ≤ published ≤ head ≤ tail`.
     head: u64,
     /// The last value stored to HEAD.
     published: u64,
+    /// What HEAD was when [`publish`] asked last whether the producer wants a kick for the room.
+    judged: u64,
     /// The last value loaded from the peer's TAIL.
     tail: u64,
 }
@@ -224,7 +272,7 @@ pub struct Record {
 impl Consumer {
     /// Reads the ring of `peer`, writes HEAD in `own`. A segment has one consumer in its life.
     pub fn new(own: Arc<Segment>, peer: Arc<Segment>) -> Self {
-        Self { own, peer, head: 0, published: 0, tail: 0 }
+        Self { own, peer, head: 0, published: 0, judged: 0, tail: 0 }
     }
 
     fn ring_size(&self) -> u64 {
@@ -251,7 +299,7 @@ impl Consumer {
 
     /// Takes the next record out, appending its payload to `payload`; `None` when the ring is empty.
     ///
-    /// The place is free for the producer once [`Consumer::publish`] was called.
+    /// The place is free for the producer once [`Consumer::acknowledge`] or [`publish`] was called.
     pub fn take(&mut self, payload: &mut Vec<u8>) -> Result<Option<Record>, Fault> {
         loop {
             if self.head == self.tail {
@@ -289,20 +337,29 @@ impl Consumer {
         }
     }
 
-    /// Stores the head, so that the producer may write over what was taken.
-    fn publish(&mut self) -> Option<(u64, u64)> {
-        if self.head == self.published {
-            return None;
+    /// Stores the head, so that whoever outlives this side knows what it took, whatever becomes of it next. Whether the
+    /// producer waits for the room is asked by [`publish`], which must still follow.
+    pub fn acknowledge(&mut self) {
+        if self.head != self.published {
+            self.published = self.head;
+            self.own.word(Word::Head).store(self.head, Ordering::Release); // edge: slot-released
         }
-        let old = std::mem::replace(&mut self.published, self.head);
-        self.own.word(Word::Head).store(self.head, Ordering::Release); // edge: slot-released
-        Some((self.head, old))
     }
 
-    /// Asks for a kick at the next record. True if there is one already, or if what was taken is not published yet (the
-    /// peer may sleep for want of that room): then nothing is armed.
+    /// Stores the head, so that the producer may write over what was taken. The move since the producer's wish was looked
+    /// at last, not since the last store: in between it may have gone to sleep.
+    fn publish(&mut self) -> Option<(u64, u64)> {
+        self.acknowledge();
+        if self.head == self.judged {
+            return None;
+        }
+        Some((self.head, std::mem::replace(&mut self.judged, self.head)))
+    }
+
+    /// Asks for a kick at the next record. True if there is one already, or if [`publish`] was not called since one was
+    /// taken (the peer may sleep for want of that room): then nothing is armed.
     pub fn arm(&self) -> bool {
-        if self.head != self.tail || self.head != self.published {
+        if self.head != self.tail || self.head != self.judged {
             self.disarm();
             return true;
         }
@@ -478,6 +535,50 @@ mod tests {
         assert!(publish(&mut peer_producer, &mut peer_consumer), "which is what the kick is for");
         assert!(!peer_consumer.arm());
         assert_eq!(producer.arm_space(48), Ok(true));
+    }
+
+    #[test]
+    fn room_that_was_acknowledged_early_is_still_kicked_for() {
+        let ends = Ends::new();
+        let (mut producer, mut consumer) = ends.here();
+        let (mut peer_producer, mut peer_consumer) = ends.there();
+        while send(&mut producer, &[2; 48]) {}
+        publish(&mut producer, &mut consumer);
+        assert_eq!(producer.arm_space(48), Ok(false), "the ring is full");
+        while peer_consumer.take(&mut Vec::new()).unwrap().is_some() {}
+        peer_consumer.acknowledge();
+        assert_eq!(producer.taken(), Ok(256));
+        assert!(peer_consumer.arm(), "nobody has asked yet who waits for the room");
+        assert!(publish(&mut peer_producer, &mut peer_consumer));
+        assert!(!peer_consumer.arm());
+    }
+
+    #[test]
+    fn a_record_can_be_read_back_until_its_place_is_written_again() {
+        let ends = Ends::new();
+        let (mut producer, mut consumer) = ends.here();
+        let (mut peer_producer, mut peer_consumer) = ends.there();
+        let mut places = Vec::new();
+        for (fill, len) in [(1, 48), (2, 20), (3, 48), (4, 40)] {
+            assert!(send(&mut producer, &vec![fill; len]));
+            places.push(producer.newest());
+        }
+        publish(&mut producer, &mut consumer);
+        while peer_consumer.take(&mut Vec::new()).unwrap().is_some() {}
+        publish(&mut peer_producer, &mut peer_consumer);
+        // That it was taken does not matter.
+        let mut payload = Vec::new();
+        let (record, next) = producer.read_back(places[0], &mut payload).unwrap();
+        assert_eq!((record, next), (Record { kind: 1, flags: 0, exchange: 7 }, places[1]));
+        assert_eq!(payload, [1; 48]);
+        // Behind the padding before the wrap, where the first one was.
+        assert!(send(&mut producer, &[5; 48]));
+        assert_eq!(producer.read_back(places[0], &mut payload), None, "written again");
+        let (_, padding) = producer.read_back(places[3], &mut payload).unwrap();
+        payload.clear();
+        let (_, end) = producer.read_back(padding, &mut payload).unwrap();
+        assert_eq!((payload.as_slice(), end), (&[5; 48][..], producer.tail()));
+        assert_eq!(producer.read_back(end, &mut payload), None, "nothing is there yet");
     }
 
     #[test]

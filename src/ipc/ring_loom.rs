@@ -193,6 +193,29 @@ fn loom_a_producer_that_sleeps_for_room_is_always_kicked() {
 }
 
 #[test]
+fn loom_room_that_is_acknowledged_before_the_kick_is_decided_never_leaves_its_producer_asleep() {
+    model(|| {
+        let (mut left, mut right) = Side::pair();
+        for number in 0..4 {
+            assert!(left.send(LONG, number));
+        }
+        left.publish();
+        let consumer = thread::spawn(move || {
+            assert!(right.take(0).is_some());
+            right.rx.acknowledge();
+            right.publish();
+            right
+        });
+        left.send_patiently(LONG, 4);
+        left.publish();
+        let mut right = consumer.join().unwrap();
+        for number in 1..5 {
+            assert!(right.take(number).is_some());
+        }
+    });
+}
+
+#[test]
 fn loom_both_sides_asleep_in_turn_always_finish() {
     model(|| {
         let (mut left, mut right) = Side::pair();

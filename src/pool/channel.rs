@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! edge → worker   {"attach":{…}}  with its descriptors, once, first      {"stop":{}}
+//!                 {"ping":{"id":7}}  the next one after its answer
 //! worker → edge   {"ready":{"routes":[{"id":0,"methods":["GET"],"path":"/x/{y}"}],"redirect_slashes":true}}
 //!                 {"failed":{"stage":"import"|"startup","error":"…","traceback":"…"}}
+//!                 {"pong":{"id":7,"tasks":3}}
 //! ```
 //!
-//! Invariant: a line is bounded, and whatever a worker sends becomes a [`Reply`] or a [`WorkerError`]; unknown fields are
+//! Invariant: a worker says `ready` or `failed` once, and `pong` once for each ping; a line is bounded, and whatever a worker sends becomes a [`Reply`] or a [`WorkerError`]; unknown fields are
 //! for newer workers. Deliberately absent: the socket.
 #![forbid(unsafe_code)]
 
@@ -38,6 +40,14 @@ pub struct Attach<'a> {
     pub spin_us: u64,
     /// ASGI's `server`: host and port, or a Unix socket's path and nothing.
     pub server: (&'a str, Option<u16>),
+    /// How the application is called: `auto`, `native`, `asgi` or `wsgi`.
+    pub interface: &'a str,
+    /// `app` names a function that returns the application.
+    pub factory: bool,
+    /// ASGI's `root_path`.
+    pub root_path: &'a str,
+    /// Whether ASGI's lifespan is run: `auto`, `on` or `off`.
+    pub lifespan: &'a str,
 }
 
 #[derive(Serialize)]
@@ -59,6 +69,14 @@ impl Attach<'_> {
 /// The message that asks a worker to finish and end.
 pub const STOP_LINE: &[u8] = b"{\"stop\":{}}\n";
 
+/// The message that asks a worker's event loop for a sign of life.
+pub fn ping_line(id: u64) -> Vec<u8> {
+    format!("{{\"ping\":{{\"id\":{id}}}}}\n").into_bytes()
+}
+
+/// What is wrong with a message that nothing asked for.
+pub const UNASKED: &str = "a pong without its ping";
+
 /// What a worker announces when it is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Manifest {
@@ -67,6 +85,9 @@ pub struct Manifest {
     /// Redirect `/x/` to `/x` or the other way round, where only the other exists.
     #[serde(default)]
     pub redirect_slashes: bool,
+    /// What no route takes goes to route 0 all the same, whatever its method and path are: the application has routes of its own.
+    #[serde(default)]
+    pub catch_all: bool,
 }
 
 /// One route of a manifest.
@@ -88,11 +109,21 @@ struct Failed {
     traceback: String,
 }
 
+/// A sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Pong {
+    /// Of the ping.
+    pub id: u64,
+    /// asyncio tasks that are not done.
+    pub tasks: u64,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AnyReply {
     Ready(Manifest),
     Failed(Failed),
+    Pong(Pong),
 }
 
 /// What a worker says.
@@ -102,6 +133,8 @@ pub enum Reply {
     Ready(Manifest),
     /// It never will.
     Failed(WorkerError),
+    /// Its event loop turns.
+    Pong(Pong),
 }
 
 /// Cuts what a worker sends into replies.
@@ -146,6 +179,7 @@ fn parse(line: &[u8]) -> Result<Reply, WorkerError> {
             WorkerError::Routes(format!("{} of them, at most {ROUTES_MAX}", manifest.routes.len())),
         ),
         AnyReply::Ready(manifest) => Ok(Reply::Ready(manifest)),
+        AnyReply::Pong(pong) => Ok(Reply::Pong(pong)),
         AnyReply::Failed(Failed { stage, error, traceback }) => {
             Ok(Reply::Failed(WorkerError::Application { stage, error, traceback }))
         }
@@ -160,7 +194,7 @@ mod tests {
 
     fn manifest() -> Manifest {
         let route = Route { id: 0, methods: vec!["GET".into()], path: "/x/{y}".into() };
-        Manifest { routes: vec![route], redirect_slashes: true }
+        Manifest { routes: vec![route], redirect_slashes: true, catch_all: false }
     }
 
     #[test]
@@ -176,23 +210,29 @@ mod tests {
             log_level: "info",
             spin_us: 50,
             server: ("127.0.0.1", Some(8000)),
+            interface: "auto",
+            factory: false,
+            root_path: "/api",
+            lifespan: "on",
         };
         let expected = concat!(
             r#"{"attach":{"worker":3,"incarnation":2,"parent":77,"shards":1,"app":"main:app","#,
             r#""app_dir":"/srv/\"a\"\nb","debug":false,"log_level":"info","spin_us":50,"#,
-            r#""server":["127.0.0.1",8000]}}"#,
+            r#""server":["127.0.0.1",8000],"interface":"auto","factory":false,"#,
+            r#""root_path":"/api","lifespan":"on"}}"#,
             "\n"
         );
         assert_eq!(String::from_utf8(attach.line()).unwrap(), expected);
         let unix = Attach { server: ("/run/x.sock", None), ..attach };
         let line = String::from_utf8(unix.line()).unwrap();
-        assert!(line.ends_with("\"server\":[\"/run/x.sock\",null]}}\n"), "{line}");
+        assert!(line.contains("\"server\":[\"/run/x.sock\",null],"), "{line}");
     }
 
     #[test]
     fn replies_come_out_whole_however_they_were_cut() {
         let failed = r#"{"failed":{"stage":"import","error":"ImportError: x","traceback":"T\n"}}"#;
-        let stream = format!("{READY}\n{failed}\n");
+        let pong = r#"{"pong":{"id":7,"tasks":3}}"#;
+        let stream = format!("{READY}\n{pong}\n{failed}\n");
         for cut in 1..stream.len() {
             let mut replies = Replies::default();
             let mut got = Vec::new();
@@ -207,7 +247,8 @@ mod tests {
                 error: "ImportError: x".into(),
                 traceback: "T\n".into(),
             };
-            assert_eq!(got, [Reply::Ready(manifest()), Reply::Failed(error)]);
+            let pong = Reply::Pong(Pong { id: 7, tasks: 3 });
+            assert_eq!(got, [Reply::Ready(manifest()), pong, Reply::Failed(error)]);
         }
     }
 
@@ -218,6 +259,8 @@ mod tests {
             "{}",
             r#"{"ready":{}}"#,
             r#"{"ready":{"routes":[{"id":-1}]}}"#,
+            r#"{"pong":{"id":-1,"tasks":0}}"#,
+            r#"{"pong":{"id":1}}"#,
             "[]",
             "",
             "\u{0}",

@@ -32,9 +32,9 @@ pub enum WorkerError {
     /// Its event loop takes nothing out of its rings any more.
     #[error("its event loop has been stuck for {} ms", .0.as_millis())]
     Stuck(Duration),
-    /// What it announces is not what the server routes by.
+    /// What it announces is not what its generation announced.
     #[error(
-        "the application has changed on disk since the server started; restart the server to load it"
+        "the application has changed on disk since it was loaded; reload to serve the new one (SIGHUP, `fasterapi ctl reload`)"
     )]
     Changed,
     /// What it announces cannot be routed by.

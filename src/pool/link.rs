@@ -29,6 +29,8 @@ pub struct Load(Arc<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     in_flight: AtomicU32,
+    /// Shards that have requests waiting for room here.
+    wanted: AtomicU32,
     ended: AtomicU64,
 }
 
@@ -47,6 +49,20 @@ impl Load {
     /// In flight, as of a moment ago.
     pub fn get(&self) -> u32 {
         self.0.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// A shard has requests that wait for room here, or none any more.
+    pub fn want(&self, waiting: bool) {
+        if waiting {
+            self.0.wanted.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.0.wanted.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many shards wait for room, as of a moment ago.
+    pub fn wanted(&self) -> u32 {
+        self.0.wanted.load(Ordering::Relaxed)
     }
 
     /// Ended, as of a moment ago.

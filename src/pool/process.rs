@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    env,
     io::{self, IoSlice},
+    iter,
     mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -34,6 +36,8 @@ use crate::ipc::{Doorbell, EdgeLane, Segment, layout::Geometry, segment::Writer}
 pub struct Options {
     /// The interpreter.
     pub python: PathBuf,
+    /// What `python -m` runs; `None` for the package's own worker.
+    pub worker_module: Option<String>,
     /// `module:attribute`.
     pub app: String,
     /// Where it is imported from.
@@ -46,6 +50,14 @@ pub struct Options {
     pub spin_us: u64,
     /// ASGI's `server`.
     pub server: (String, Option<u16>),
+    /// How the application is called: `auto`, `native`, `asgi` or `wsgi`.
+    pub interface: &'static str,
+    /// `app` names a function that returns the application.
+    pub factory: bool,
+    /// ASGI's `root_path`.
+    pub root_path: String,
+    /// Whether ASGI's lifespan is run: `auto`, `on` or `off`.
+    pub lifespan: &'static str,
 }
 
 /// A process that was just started, and attached.
@@ -146,8 +158,14 @@ pub fn prepare(
     }
     let (channel, theirs) = UnixStream::pair()?;
     let mut command = Command::new(&options.python);
+    if options.worker_module.is_some() {
+        // It is imported before the attach message can name the folder.
+        let inherited = env::var_os("PYTHONPATH").unwrap_or_default();
+        let paths = iter::once(PathBuf::from(&options.app_dir)).chain(env::split_paths(&inherited));
+        command.env("PYTHONPATH", env::join_paths(paths).map_err(io::Error::other)?);
+    }
     command
-        .args(["-m", "fasterapi.core.worker_pool"])
+        .args(["-m", options.worker_module.as_deref().unwrap_or("fasterapi.core.worker_pool")])
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .process_group(0);
     Ok((command, Unattached { options, worker, incarnation, channel, lanes, fds }))
@@ -169,6 +187,10 @@ impl Unattached<'_> {
             log_level: options.log_level,
             spin_us: options.spin_us,
             server: (&options.server.0, options.server.1),
+            interface: options.interface,
+            factory: options.factory,
+            root_path: &options.root_path,
+            lifespan: options.lifespan,
         };
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         match send_with_fds(&channel, &attach.line(), &borrowed) {
@@ -196,6 +218,15 @@ pub fn kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Asks a worker for the stacks of its threads, on its stderr (`faulthandler`, registered before the application is imported).
+/// No kernel sends SIGSTKFLT and no application is known to use it; an interpreter that has not come that far dies of it.
+pub fn dump_stacks(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    match pidfd_send_signal(pidfd, Signal::STKFLT) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// As the system's calls take it.
 pub fn raw_pid(id: u32) -> io::Result<Pid> {
     let id = i32::try_from(id).map_err(io::Error::other)?;
@@ -205,11 +236,12 @@ pub fn raw_pid(id: u32) -> io::Result<Pid> {
 /// All descriptors travel with the first byte; the rest of the line may follow in pieces.
 fn send_with_fds(channel: &UnixStream, line: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(fds.len()))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    assert!(control.push(SendAncillaryMessage::ScmRights(fds)), "the space is made for them");
-    let flags = SendFlags::NOSIGNAL;
-    let sent =
-        rustix::io::retry_on_intr(|| sendmsg(channel, &[IoSlice::new(line)], &mut control, flags))?;
+    let sent = rustix::io::retry_on_intr(|| {
+        // Anew for each attempt: one that was interrupted has used it up.
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(fds)), "the space is made for them");
+        sendmsg(channel, &[IoSlice::new(line)], &mut control, SendFlags::NOSIGNAL)
+    })?;
     let mut rest = channel;
     io::Write::write_all(&mut rest, line.get(sent..).unwrap_or_default())
 }

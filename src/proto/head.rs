@@ -49,6 +49,32 @@ impl Method {
             _ => Self::Other,
         }
     }
+
+    /// The method with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [
+            Self::Get,
+            Self::Head,
+            Self::Post,
+            Self::Put,
+            Self::Delete,
+            Self::Connect,
+            Self::Options,
+            Self::Trace,
+            Self::Patch,
+            Self::Other,
+        ]
+        .into_iter()
+        .find(|method| *method as u8 == number)
+    }
+
+    /// True when a request may be sent twice with the effect of once (RFC 9110 §9.2.2).
+    pub const fn is_idempotent(self) -> bool {
+        match self {
+            Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace => true,
+            Self::Post | Self::Connect | Self::Patch | Self::Other => false,
+        }
+    }
 }
 
 /// HTTP version of the message, as `major * 10 + minor`.

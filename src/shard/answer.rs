@@ -6,22 +6,22 @@
 
 use super::{
     Core,
-    conn::{Connection, Phase, Reading},
-    links::Service,
+    conn::{Connection, Reading, Verdict},
 };
 use crate::{
     ipc::{
         Fault,
-        message::{FromWorker, Response},
+        message::{Cancellation, FromWorker, Response},
     },
     limits,
-    pool::{Incarnation, WorkerId},
     proto::{
         h1::{BadResponse, Next},
         head::{BodyLength, ResponseHead},
     },
-    shard::Report,
 };
+
+/// What the access log says of a client that went away before a response began; nginx's number.
+const CLIENT_GONE: u16 = 499;
 
 impl Core {
     /// Reads what every worker has published, at most a bounded number of records from each.
@@ -36,7 +36,7 @@ impl Core {
     }
 
     /// Takes one record from a link's lane; false when there is none.
-    fn read_record(&mut self, index: usize) -> bool {
+    pub(super) fn read_record(&mut self, index: usize) -> bool {
         let Some(slot) = self.links.get_mut(index).filter(|slot| slot.usable()) else {
             return false;
         };
@@ -66,12 +66,8 @@ impl Core {
                         (line.status, line.bytes) = (response.status, response.body.len() as u64);
                     }
                     if let Some(connection) = connection {
-                        let before = connection.output.len();
+                        connection.response_at = Some(connection.output.len());
                         encoded = encode_response(connection, &response, &self.clock.date());
-                        entry.answered = encoded.is_ok();
-                        if encoded.is_err() {
-                            connection.output.truncate(before);
-                        }
                     }
                 }
                 FromWorker::Body { data, end } => {
@@ -132,7 +128,7 @@ impl Core {
                     self.fail_exchange(exchange);
                 } else {
                     self.fail_client(exchange);
-                    self.cancel(exchange);
+                    self.cancel(exchange, Cancellation::ClientGone);
                 }
             }
         }
@@ -140,57 +136,67 @@ impl Core {
 
     /// The worker has written the end of the response.
     fn end_exchange(&mut self, index: usize) {
-        let Some(entry) = self.forget(index) else { return };
-        let Some(connection_index) = entry.connection else { return };
-        let Some(connection) = self.connections.get_mut(connection_index) else { return };
-        let next = connection.h1.encode_end(&mut connection.output);
-        if let Some(line) = entry.line {
-            let took = self.clock.now.duration_since(entry.started);
-            self.access_log.write(&line, &self.clock.date(), took);
-        }
-        self.response_ended(connection_index, next);
-    }
-
-    /// The worker will say no more of this exchange, and what it said is not a whole response.
-    pub(super) fn fail_exchange(&mut self, index: usize) {
-        self.fail_client(index);
-        self.forget(index);
-    }
-
-    /// Gives the client what is left to give when its exchange cannot be completed: 502, or the end of the connection
-    /// when a part of the response is out already.
-    fn fail_client(&mut self, index: usize) {
         let Some(entry) = self.exchanges.get_mut(index) else { return };
-        let Some(connection_index) = entry.connection.take() else { return };
-        let Some(connection) = self.connections.get_mut(connection_index) else { return };
+        let connection = entry.connection.and_then(|index| self.connections.get_mut(index));
+        let Some(connection) = connection else {
+            self.forget(index);
+            return;
+        };
+        match connection.h1.encode_end(&mut connection.output) {
+            Ok(next) => {
+                let Some(entry) = self.forget(index) else { return };
+                if let Some(line) = entry.line {
+                    let took = self.clock.now.duration_since(entry.started);
+                    self.access_log.write(&line, &self.clock.date(), took);
+                }
+                if let Some(connection) = entry.connection {
+                    self.response_ended(connection, Ok(next));
+                }
+            }
+            Err(error) => {
+                tracing::error!("the application's response cannot be completed: {error}");
+                self.fail_exchange(index);
+            }
+        }
+    }
+
+    /// Answers a client in its worker's place, or ends the connection when a part of the worker's response is out already.
+    /// The exchange is nobody's from then on. False when it was before.
+    pub(super) fn answer_instead(&mut self, index: usize, verdict: &Verdict) -> bool {
+        let Some(entry) = self.exchanges.get_mut(index) else { return false };
+        let Some(connection_index) = entry.connection.take() else { return false };
+        let Some(connection) = self.connections.get_mut(connection_index) else { return false };
+        let date = self.clock.date();
+        let clear = connection.retract();
         if let Some(mut line) = entry.line.take() {
-            line.status = if entry.answered { line.status } else { 502 };
+            if clear {
+                (line.status, line.bytes) = (verdict.status, 0);
+            }
             let took = self.clock.now.duration_since(entry.started);
-            self.access_log.write(&line, &self.clock.date(), took);
+            self.access_log.write(&line, &date, took);
         }
-        if entry.answered {
-            connection.begin_close();
-            self.touch(connection_index);
-        } else {
+        if clear {
             let out = &mut connection.output;
-            let next =
-                connection.h1.edge_answer(502, Some("Bad Gateway"), &[], &self.clock.date(), out);
+            let (status, detail) = (verdict.status, verdict.detail);
+            let next = connection.h1.edge_answer(status, detail, &verdict.fields(), &date, out);
             self.response_ended(connection_index, next);
+        } else {
+            // What is encoded is sent: an earlier answer may be waiting before this one, and that one is whole.
+            connection.begin_last_send();
+            self.touch(connection_index);
         }
+        true
     }
 
     /// A response is encoded to its end.
     pub(super) fn response_ended(&mut self, index: usize, next: Result<Next, BadResponse>) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.reading = Reading::Head;
+        connection.response_at = None;
         match next {
-            // After the client's end too: requests that came before it may still be waiting.
             Ok(Next::KeepAlive) => {}
-            Ok(Next::Close) => {
-                // More may be on its way even behind a whole request, and a close before it has arrived resets.
-                connection.phase = Phase::LastSend;
-                connection.input = Vec::new();
-            }
+            // More may be on its way even behind a whole request, and a close before it has arrived resets.
+            Ok(Next::Close) => connection.begin_last_send(),
             Err(error) => {
                 tracing::error!("the application's response cannot be completed: {error}");
                 connection.begin_close();
@@ -199,38 +205,76 @@ impl Core {
         self.touch(index);
     }
 
-    /// The connection goes away: nobody waits for its exchange any more.
-    pub(super) fn abandon(&mut self, index: usize) {
-        let Some(exchange) = self.connections.get(index).and_then(Connection::exchange) else {
-            return;
-        };
-        if let Some(entry) = self.exchanges.get_mut(exchange) {
-            debug_assert_eq!(entry.connection, Some(index), "an exchange has one connection");
-            entry.connection = None;
+    /// The connection goes away: nobody waits for its exchange any more. `status` is what the access log says if no
+    /// response had begun.
+    pub(super) fn abandon(&mut self, index: usize, why: Cancellation, status: u16) {
+        let Some(connection) = self.connections.get(index) else { return };
+        let Some(exchange) = connection.exchange() else { return };
+        let begun = !connection.h1.response_waits();
+        let Some(entry) = self.exchanges.get_mut(exchange) else { return };
+        debug_assert_eq!(entry.connection, Some(index), "an exchange has one connection");
+        entry.connection = None;
+        if let Some(mut line) = entry.line.take() {
+            if !begun {
+                line.status = status;
+            }
+            let took = self.clock.now.duration_since(entry.started);
+            self.access_log.write(&line, &self.clock.date(), took);
         }
-        self.cancel(exchange);
+        self.tally.abandoned += u64::from(why == Cancellation::ClientGone);
+        self.cancel(exchange, why);
     }
 
-    /// Gives a connection up: no more is sent, its exchange is cancelled.
+    /// The client has gone: no more is sent, its exchange is cancelled.
     pub(super) fn lose(&mut self, index: usize) {
-        self.abandon(index);
+        self.abandon(index, Cancellation::ClientGone, CLIENT_GONE);
+        self.close(index);
+    }
+
+    /// The client has sent its FIN: as [`Self::lose`], but whole responses that it was given before are delivered.
+    pub(super) fn finish(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let begun = !connection.h1.response_waits();
+        self.abandon(index, Cancellation::ClientGone, CLIENT_GONE);
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let deliver = if begun { connection.retract() } else { true };
+        if deliver && connection.unsent() > 0 {
+            connection.begin_last_send();
+            self.touch(index);
+        } else {
+            self.close(index);
+        }
+    }
+
+    /// First step of closing a connection that has no exchange any more.
+    pub(super) fn close(&mut self, index: usize) {
         if let Some(connection) = self.connections.get_mut(index) {
             connection.begin_close();
             self.touch(index);
         }
     }
 
-    fn cancel(&mut self, exchange: usize) {
-        if let Some(entry) = self.exchanges.get_mut(exchange) {
-            entry.cancel_due = true;
-            self.settle(exchange);
+    /// Nobody waits for an exchange any more: its worker is told; one that waits for a worker is forgotten.
+    pub(super) fn cancel(&mut self, exchange: usize, why: Cancellation) {
+        let Some(entry) = self.exchanges.get_mut(exchange) else { return };
+        if entry.link.is_none() {
+            self.forget(exchange);
+            return;
         }
+        entry.cancel_due = Some(why);
+        self.settle(exchange);
     }
 
-    fn forget(&mut self, index: usize) -> Option<super::exchange::Exchange> {
+    /// Takes an exchange out of all books.
+    pub(super) fn forget(&mut self, index: usize) -> Option<super::exchange::Exchange> {
         let entry = self.exchanges.remove(index)?;
-        if let Some(slot) = self.links.get_mut(entry.link) {
-            slot.load.remove();
+        match entry.link {
+            Some(link) => {
+                if let Some(slot) = self.links.get_mut(link) {
+                    slot.end();
+                }
+            }
+            None => self.queue.remove(index),
         }
         Some(entry)
     }
@@ -244,76 +288,14 @@ impl Core {
         }
         let id = self.exchanges.id(exchange);
         let Some(entry) = self.exchanges.get_mut(exchange) else { return };
-        let Some(slot) = self.links.get_mut(entry.link).filter(|slot| slot.usable()) else {
-            return;
-        };
+        let slot = entry.link.and_then(|link| self.links.get_mut(link));
+        let Some(slot) = slot.filter(|slot| slot.usable()) else { return };
         slot.touched = true;
         match slot.lane.send_credit(id, due as u64) {
             Ok(true) => entry.credit_returned(due),
             Ok(false) => self.list(exchange),
             Err(fault) => slot.fault = Some(fault),
         }
-    }
-
-    /// The worker's process has ended: what it had published still counts, the rest is answered 502.
-    pub(super) fn worker_died(&mut self, link: usize, generation: u32) {
-        if self.links.get_mut(link).is_none_or(|slot| slot.generation != generation) {
-            return;
-        }
-        // A child of the worker may have inherited its segment and go on writing: no more than a ring can hold.
-        for _ in 0..limits::RING_SIZE / limits::RECORD_ALIGN {
-            if !self.read_record(link) {
-                break;
-            }
-        }
-        if let Some(slot) = self.links.get_mut(link) {
-            slot.dead = true;
-        }
-    }
-
-    /// Takes out the links whose worker is dead or at fault, and ends their exchanges.
-    pub(super) fn reap_links(&mut self) -> Vec<super::links::Slot> {
-        let gone: Vec<usize> = self
-            .links
-            .iter_mut()
-            .filter(|(_, slot)| !slot.usable())
-            .map(|(index, _)| index)
-            .collect();
-        let mut slots = Vec::new();
-        for index in gone {
-            for exchange in self.exchanges.of_link(index) {
-                self.fail_exchange(exchange);
-            }
-            let Some(slot) = self.links.remove(index) else { continue };
-            if let Some(fault) = slot.fault {
-                self.report_fault(slot.worker, slot.incarnation, fault);
-            }
-            slots.push(slot);
-        }
-        slots
-    }
-
-    /// Tells of the retired workers that have nothing in flight any more.
-    pub(super) fn report_retired(&mut self, shard: usize) {
-        let retiring: Vec<_> = self
-            .links
-            .iter_mut()
-            .filter(|(_, slot)| slot.service == Service::Retiring)
-            .map(|(index, slot)| (index, slot.worker, slot.incarnation))
-            .collect();
-        for (index, worker, incarnation) in retiring {
-            if !self.exchanges.of_link(index).is_empty() {
-                continue;
-            }
-            if let Some(slot) = self.links.get_mut(index) {
-                slot.service = Service::Retired;
-            }
-            self.report(Report::Retired { shard, worker, incarnation });
-        }
-    }
-
-    fn report_fault(&self, worker: WorkerId, incarnation: Incarnation, fault: Fault) {
-        self.report(Report::Faulty { worker, incarnation, fault });
     }
 }
 

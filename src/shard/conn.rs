@@ -3,8 +3,13 @@
 //! Invariant: the socket is closed in three steps. `begin_close` makes the phase `Closing`; the shard then cancels what is
 //! in flight; only when no operation is in flight ([`Connection::is_quiet`]) is the descriptor closed and the slot freed.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, time::Instant};
+use std::{
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
+use super::Limits;
 use crate::{
     limits,
     proto::{h1::H1, rate::MinRate},
@@ -78,12 +83,12 @@ pub(super) struct Connection {
     pub(super) h1: H1,
     /// Received and not consumed by the engine.
     pub(super) input: Vec<u8>,
-    /// The input waits until a worker has room for it: the client is not to blame for the pause.
+    /// The body waits until a worker has room for it: the client is not to blame for the pause.
     pub(super) held_back: bool,
-    /// The request has waited for so long that it is dispatched or refused now.
-    pub(super) overdue: bool,
     /// Encoded and not submitted.
     pub(super) output: Vec<u8>,
+    /// Where in `output` the worker's response begins, while no byte of it was submitted.
+    pub(super) response_at: Option<usize>,
     /// Bytes of the send in flight; zero exactly when none is.
     pub(super) sending: usize,
     pub(super) recv: Recv,
@@ -108,7 +113,7 @@ impl Connection {
         socket: OwnedFd,
         generation: u32,
         peer: Option<SocketAddr>,
-        now: Instant,
+        (now, keepalive_timeout): (Instant, Duration),
     ) -> Self {
         Self {
             socket,
@@ -117,8 +122,8 @@ impl Connection {
             h1: H1::new(),
             input: Vec::new(),
             held_back: false,
-            overdue: false,
             output: Vec::new(),
+            response_at: None,
             sending: 0,
             recv: Recv::Idle,
             reading: Reading::Head,
@@ -127,7 +132,7 @@ impl Connection {
             shutting_down: false,
             dirty: false,
             expiry: Expiry::Close,
-            deadline: now + limits::KEEPALIVE_TIMEOUT,
+            deadline: now + keepalive_timeout,
             until: now,
             transfer: None,
         }
@@ -156,15 +161,28 @@ impl Connection {
         matches!(self.reading, Reading::Head) && self.input.is_empty() && self.unsent() == 0
     }
 
-    /// True when the client has sent its last byte and what waits for more of them waits in vain. One that half-closes
-    /// behind a whole request still reads its answer.
-    pub(super) fn is_cut_short(&self) -> bool {
-        let waits_for_more = match self.reading {
-            Reading::Answering(_) => false,
-            Reading::Head => self.unsent() == 0 && !self.held_back,
-            Reading::Body(_) | Reading::Discarding(_) => !self.held_back,
-        };
-        self.at_end && self.phase == Phase::Open && waits_for_more
+    /// True when the client has sent its last byte and that ends the connection: it has gone if a response is awaited or
+    /// under way, as nginx and uvicorn understand it. Whole responses are delivered to it first.
+    pub(super) fn is_over(&self) -> bool {
+        let open = self.at_end && self.phase == Phase::Open;
+        open && (self.exchange().is_some() || self.unsent() == 0)
+    }
+
+    /// Takes back what was encoded of the response under way; false when some of it was submitted.
+    pub(super) fn retract(&mut self) -> bool {
+        if self.h1.response_waits() {
+            return true;
+        }
+        let Some(at) = self.response_at.take() else { return false };
+        self.output.truncate(at);
+        self.h1.retract();
+        true
+    }
+
+    /// Takes the output to submit it.
+    pub(super) fn take_output(&mut self, spare: Vec<u8>) -> Vec<u8> {
+        self.response_at = None;
+        std::mem::replace(&mut self.output, spare)
     }
 
     /// Notes that a send is submitted; it is given the time that its bytes take at the minimum rate.
@@ -187,7 +205,15 @@ impl Connection {
         self.reading = Reading::Head;
         self.input = Vec::new();
         self.output = Vec::new();
+        self.response_at = None;
         self.expiry = Expiry::Never;
+    }
+
+    /// What is encoded is sent, and nothing after it.
+    pub(super) fn begin_last_send(&mut self) {
+        self.phase = Phase::LastSend;
+        self.reading = Reading::Head;
+        self.input = Vec::new();
     }
 
     /// True when more input is wanted from the kernel.
@@ -206,22 +232,22 @@ impl Connection {
     }
 
     /// Sets the deadline that the present state calls for. Called whenever the state may have changed.
-    pub(super) fn watch(&mut self, now: Instant) {
+    pub(super) fn watch(&mut self, now: Instant, timeouts: &Limits) {
         let waits_for_body = matches!(self.reading, Reading::Body(_) | Reading::Discarding(_));
         let (expiry, deadline) = match self.phase {
             Phase::Closing => (Expiry::Never, now),
             Phase::Lingering => (Expiry::Close, self.until),
             _ if self.sending > 0 => (Expiry::Close, self.until),
             Phase::Open if waits_for_body && !self.held_back => {
-                (Expiry::TooSlow, now + limits::BODY_TIMEOUT)
+                (Expiry::TooSlow, now + timeouts.body_timeout)
             }
             Phase::Open if matches!(self.reading, Reading::Head) => {
                 if self.input.is_empty() {
-                    (Expiry::Close, now + limits::KEEPALIVE_TIMEOUT)
+                    (Expiry::Close, now + timeouts.keepalive_timeout)
                 } else {
                     let (start, _) = *self.transfer.get_or_insert((now, 0));
                     self.expiry = Expiry::TooSlow;
-                    self.deadline = start + limits::HEAD_TIMEOUT;
+                    self.deadline = start + timeouts.header_timeout;
                     return;
                 }
             }

@@ -1,14 +1,19 @@
-//! The exchanges that are with a worker, and the books of each: who asked, who answers, how much credit is out.
+//! The exchanges that wait for a worker or are with one, and the books of each: who asked, who answers, how much credit is
+//! out.
 //!
-//! Invariant: an entry lives from the REQUEST record to the worker's END or ABORT (or its death), even when nobody waits
-//! for the answer any more; so an id that a worker names is either here, or never was that worker's, or has ended.
+//! Invariant: an entry that was given to a worker lives until that worker's END or ABORT (or its death), even when nobody
+//! waits for the answer any more; so an id that a worker names is either here, or never was that worker's, or has ended.
+//! An exchange that is taken back from a dead worker gets a new id.
 //! Credit never exceeds `EXCHANGE_WINDOW` in either direction.
 
 use std::time::Instant;
 
 use slab::Slab;
 
-use crate::{ipc::Fault, limits::EXCHANGE_WINDOW};
+use crate::{
+    ipc::{Fault, message::Cancellation},
+    limits::EXCHANGE_WINDOW,
+};
 
 /// One request and its response.
 #[derive(Debug)]
@@ -16,20 +21,26 @@ pub(super) struct Exchange {
     serial: u32,
     /// The connection that waits for the answer; `None` once it went away.
     pub(super) connection: Option<usize>,
-    /// The link that the request was written to.
-    pub(super) link: usize,
+    /// The link that the request was written to; `None` exactly while it is in the queue.
+    pub(super) link: Option<usize>,
+    /// Where its REQUEST begins in that link's ring.
+    pub(super) position: u64,
+    /// The request, while it is in the queue, or because its place in the ring is about to be written again.
+    pub(super) request: Option<Kept>,
+    /// It may be given to another worker although one took it: idempotent, whole in its REQUEST, and not repeated before.
+    pub(super) repeatable: bool,
+    /// Its deadline has passed; the worker has not ended it yet.
+    pub(super) overdue: bool,
     /// The worker has sent its RESPONSE record.
     pub(super) responded: bool,
-    /// The response's head was encoded for the client.
-    pub(super) answered: bool,
     /// Request-body bytes that the worker has room for.
     pub(super) upload_credit: usize,
-    /// Request-body bytes that found no room in the lane; at most one feed of the engine.
+    /// Request-body bytes that are to be written to the lane; at most what was granted.
     pub(super) backlog: Vec<u8>,
     /// The request's END is still to be written, after the backlog.
     pub(super) end_due: bool,
-    /// The CANCEL record is still to be written.
-    pub(super) cancel_due: bool,
+    /// The CANCEL record is still to be written, for this reason.
+    pub(super) cancel_due: Option<Cancellation>,
     /// Response-body bytes that the worker may still send.
     window: usize,
     /// Response-body bytes that arrived and for which no credit was returned yet.
@@ -40,6 +51,14 @@ pub(super) struct Exchange {
     pub(super) started: Instant,
     /// For the access log.
     pub(super) line: Option<Box<super::access_log::Line>>,
+}
+
+/// A request as the payload of its record.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) payload: Vec<u8>,
+    /// It is the whole request.
+    pub(super) end: bool,
 }
 
 impl Exchange {
@@ -87,7 +106,7 @@ impl Exchange {
 
     /// True when records are waiting to be written to the lane.
     pub(super) fn has_due(&self) -> bool {
-        self.cancel_due || self.end_due || !self.backlog.is_empty()
+        self.cancel_due.is_some() || self.end_due || !self.backlog.is_empty()
     }
 }
 
@@ -96,31 +115,50 @@ impl Exchange {
 pub(super) struct Exchanges {
     entries: Slab<Exchange>,
     serial: u32,
-    count: u64,
 }
 
 impl Exchanges {
     /// A new exchange; its index here.
-    pub(super) fn insert(&mut self, connection: usize, link: usize, now: Instant) -> usize {
-        // Zero is never a serial, so that no id is zero.
-        self.serial = self.serial.checked_add(1).unwrap_or(1);
-        self.count += 1;
+    pub(super) fn insert(&mut self, connection: usize, now: Instant) -> usize {
+        let serial = self.next_serial();
         self.entries.insert(Exchange {
-            serial: self.serial,
+            serial,
             connection: Some(connection),
-            link,
+            link: None,
+            position: 0,
+            request: None,
+            repeatable: false,
+            overdue: false,
             responded: false,
-            answered: false,
             upload_credit: EXCHANGE_WINDOW,
             backlog: Vec::new(),
             end_due: false,
-            cancel_due: false,
+            cancel_due: None,
             window: EXCHANGE_WINDOW,
             unreturned: 0,
             listed: false,
             started: now,
             line: None,
         })
+    }
+
+    /// Zero is never a serial, so that no id is zero.
+    fn next_serial(&mut self) -> u32 {
+        self.serial = self.serial.checked_add(1).unwrap_or(1);
+        self.serial
+    }
+
+    /// Parts an exchange from its worker, which is gone: it has a new id, and the books of one that was never given away.
+    pub(super) fn renew(&mut self, index: usize) {
+        let serial = self.next_serial();
+        let Some(exchange) = self.entries.get_mut(index) else { return };
+        exchange.serial = serial;
+        (exchange.link, exchange.position) = (None, 0);
+        exchange.responded = false;
+        (exchange.window, exchange.unreturned) = (EXCHANGE_WINDOW, 0);
+        if let Some(line) = &mut exchange.line {
+            (line.status, line.bytes) = (0, 0);
+        }
     }
 
     /// The id that travels in the records: serial, then index.
@@ -134,7 +172,9 @@ impl Exchanges {
         let serial = u32::try_from(id >> 32).unwrap_or_default();
         let index = usize::try_from(id & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         match self.entries.get(index) {
-            Some(exchange) if exchange.serial == serial && exchange.link == link => Ok(Some(index)),
+            Some(exchange) if exchange.serial == serial && exchange.link == Some(link) => {
+                Ok(Some(index))
+            }
             Some(exchange) if exchange.serial == serial => Err(Fault::Exchange { exchange: id }),
             // Serials are given out in order: one from the future was never given out.
             _ if serial == 0 || serial.wrapping_sub(self.serial).wrapping_sub(1) < u32::MAX / 2 => {
@@ -152,22 +192,37 @@ impl Exchanges {
         self.entries.try_remove(index)
     }
 
-    /// Exchanges that were ever begun.
-    pub(super) fn count(&self) -> u64 {
-        self.count
-    }
-
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Indices of the exchanges that are with this link.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Exchange)> {
+        self.entries.iter()
+    }
+
+    /// Index, id and position of the exchanges whose requests lie in this link's ring below `position` and may have to be
+    /// repeated.
+    pub(super) fn to_keep(&self, link: usize, position: u64) -> Vec<(usize, u64, u64)> {
+        let lies_there = |exchange: &Exchange| {
+            let repeatable = exchange.repeatable && exchange.connection.is_some();
+            repeatable && exchange.link == Some(link) && exchange.request.is_none()
+        };
+        let found = self.entries.iter();
+        let found =
+            found.filter(|(_, exchange)| lies_there(exchange) && exchange.position < position);
+        found.map(|(index, exchange)| (index, self.id(index), exchange.position)).collect()
+    }
+
+    /// Indices of the exchanges that are with this link, in the order in which they were begun.
     pub(super) fn of_link(&self, link: usize) -> Vec<usize> {
-        self.entries
+        let mut found: Vec<_> = self
+            .entries
             .iter()
-            .filter(|(_, exchange)| exchange.link == link)
-            .map(|(index, _)| index)
-            .collect()
+            .filter(|(_, exchange)| exchange.link == Some(link))
+            .map(|(index, exchange)| (exchange.started, exchange.serial, index))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, _, index)| index).collect()
     }
 }
 
@@ -180,7 +235,12 @@ mod tests {
     fn a_worker_can_name_only_its_own_exchanges() {
         let mut exchanges = Exchanges::default();
         let now = Instant::now();
-        let (first, second) = (exchanges.insert(0, 1, now), exchanges.insert(1, 2, now));
+        let mut give = |connection, link| {
+            let index = exchanges.insert(connection, now);
+            exchanges.get_mut(index).unwrap().link = Some(link);
+            index
+        };
+        let (first, second) = (give(0, 1), give(1, 2));
         let id = exchanges.id(first);
         assert_eq!(exchanges.find(id, 1), Ok(Some(first)));
         assert_eq!(exchanges.find(id, 2), Err(Fault::Exchange { exchange: id }));
@@ -191,7 +251,7 @@ mod tests {
 
         exchanges.remove(first);
         assert_eq!(exchanges.find(id, 1), Ok(None), "it has ended");
-        let again = exchanges.insert(0, 1, now);
+        let again = exchanges.insert(0, now);
         assert_eq!(again, first);
         assert_eq!(exchanges.find(id, 1), Ok(None), "the slot's new tenant is another exchange");
     }
@@ -199,11 +259,25 @@ mod tests {
     #[test]
     fn a_worker_that_sends_beyond_its_credit_is_at_fault() {
         let mut exchanges = Exchanges::default();
-        let index = exchanges.insert(0, 0, Instant::now());
+        let index = exchanges.insert(0, Instant::now());
         let exchange = exchanges.get_mut(index).unwrap();
         assert_eq!(exchange.receive(EXCHANGE_WINDOW), Ok(()));
         assert_eq!(exchange.receive(1), Err(Fault::Credit { bytes: 1 }));
         exchange.credit_returned(exchange.credit_due());
         assert_eq!(exchange.receive(EXCHANGE_WINDOW), Ok(()));
+    }
+
+    #[test]
+    fn an_exchange_that_was_taken_back_is_out_of_its_old_workers_reach() {
+        let mut exchanges = Exchanges::default();
+        let index = exchanges.insert(0, Instant::now());
+        exchanges.get_mut(index).unwrap().link = Some(1);
+        let id = exchanges.id(index);
+        exchanges.renew(index);
+        assert_eq!(exchanges.find(id, 1), Ok(None));
+        // Even if the next worker gets the link of the first.
+        exchanges.get_mut(index).unwrap().link = Some(1);
+        assert_eq!(exchanges.find(id, 1), Ok(None));
+        assert_eq!(exchanges.find(exchanges.id(index), 1), Ok(Some(index)));
     }
 }

@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     ipc::{Doorbell, Fault},
+    limits,
     pool::{Incarnation, Link, WorkerId},
     proto::{h1, route::Routes},
 };
@@ -21,6 +22,8 @@ use crate::{
 pub enum Command {
     /// A worker is ready: dispatch to it, by this routing table.
     Attach(Box<Link>, Arc<Routes>),
+    /// All of these, in order, and no request between them.
+    Batch(Vec<Self>),
     /// Give this worker nothing new; report `Retired` once it has nothing of this shard in flight.
     Retire {
         /// Its place.
@@ -100,11 +103,11 @@ pub struct Gauges {
     pub chunks: AtomicU64,
     /// Exchanges that were begun since the start; a re-dispatched one counts once.
     pub begun: AtomicU64,
-    /// Requests that were given to a second worker because the first had died.
+    /// Requests that were taken back from a worker that had died, to be given to another.
     pub redispatched: AtomicU64,
     /// Exchanges that their worker failed: 502, or a response cut short.
     pub failed: AtomicU64,
-    /// Exchanges that were answered 504.
+    /// Exchanges whose deadline passed: answered 504, or cut off when their response had begun.
     pub overdue: AtomicU64,
     /// Requests that were answered 503 because no worker had room in time.
     pub shed: AtomicU64,
@@ -121,10 +124,58 @@ pub struct Options {
     pub listeners: Vec<Listener>,
     /// Limits of the HTTP/1.1 engine.
     pub h1: h1::Options,
+    /// How long things may take, and how many there may be.
+    pub limits: Limits,
+    /// Where the shard's counts are stored.
+    pub gauges: Arc<Gauges>,
     /// How long to spin for work before sleeping, at the most; zero where cores are oversubscribed.
     pub spin_max: Duration,
     /// Write access-log lines.
     pub access_log: bool,
+}
+
+/// How long things may take, and how many there may be. Times are kept to within [`limits::SWEEP_INTERVAL`], and
+/// [`limits::NEVER`] is no limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From a complete request head to the end of the response; 504, or the end of the connection.
+    pub request_timeout: Duration,
+    /// From the first byte of a head to its last; 408.
+    pub header_timeout: Duration,
+    /// Longest pause inside a body; 408.
+    pub body_timeout: Duration,
+    /// For a connection without a request.
+    pub keepalive_timeout: Duration,
+    /// Exchanges of one worker at one time, all shards together. Each shard looks at a relaxed count before it adds to it,
+    /// so n shards may exceed it by n-1.
+    pub inflight_max: u32,
+    /// A shard that has this many of them leaves what gets free to those that wait and have less.
+    pub inflight_share: u32,
+    /// Requests of this shard that wait for a worker at one time.
+    pub queue_max: usize,
+    /// How long one of them waits; 503.
+    pub queue_timeout: Duration,
+    /// Give a request with an idempotent method to a second worker when the first died over it.
+    pub repeat: bool,
+    /// A worker with an overdue exchange that takes no record for this long is reported as stuck.
+    pub stuck_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_timeout: limits::REQUEST_TIMEOUT,
+            header_timeout: limits::HEAD_TIMEOUT,
+            body_timeout: limits::BODY_TIMEOUT,
+            keepalive_timeout: limits::KEEPALIVE_TIMEOUT,
+            inflight_max: limits::INFLIGHT_MAX,
+            inflight_share: limits::INFLIGHT_MAX,
+            queue_max: limits::QUEUE_MAX,
+            queue_timeout: limits::QUEUE_TIMEOUT,
+            repeat: true,
+            stuck_timeout: limits::STUCK_AFTER,
+        }
+    }
 }
 
 /// One listening socket.

@@ -4,24 +4,32 @@
 //! answered → queue the sends. Invariant: `Core` decides and never touches the driver; `Shard` performs and decides nothing;
 //! a connection whose state changed is on the dirty list and is flushed before the shard sleeps.
 
+mod accept;
 mod access_log;
 mod answer;
 mod clock;
 mod conn;
+mod deadlines;
 mod exchange;
 pub mod handle;
 mod links;
+#[cfg(test)]
+pub(crate) mod probe;
+mod queue;
+mod rescue;
 mod serve;
 mod spin;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod watch;
 
 use std::sync::Arc;
 
 use slab::Slab;
 
-pub use handle::{Command, Handle, Listener, Mailbox, Options, Report};
+pub use handle::{Command, Gauges, Handle, Limits, Listener, Mailbox, Options, Report};
 pub use turn::run;
 
 use crate::{
@@ -34,6 +42,8 @@ use clock::Clock;
 use conn::Connection;
 use exchange::Exchanges;
 use links::Links;
+use queue::Queue;
+use tally::Tally;
 
 /// Everything that a shard knows; nothing that it has in the kernel.
 #[derive(Debug)]
@@ -50,8 +60,12 @@ struct Core {
     dirty: Vec<usize>,
     /// Exchanges with records that found no room; each at most once.
     owing: Vec<usize>,
-    /// Connections whose next request found no room at any worker; some may be here twice, or wait no longer.
-    waiting: Vec<usize>,
+    /// Exchanges that wait for a worker.
+    queue: Queue,
+    tally: Tally,
+    /// What the gauges say.
+    told: Tally,
+    gauges: Arc<Gauges>,
     spare: Spare,
     /// True exactly while lanes may hold a wish for a kick.
     armed: bool,
@@ -67,6 +81,7 @@ struct Core {
 struct Settings {
     h1: crate::proto::h1::Options,
     access_log: bool,
+    limits: Limits,
 }
 
 impl Core {
@@ -90,12 +105,8 @@ impl Core {
 
     /// Tries again to write what found no room; requests first, or uploads would take all the room that there is.
     fn settle_debts(&mut self) {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.sort_unstable();
-        waiting.dedup();
-        for index in waiting {
-            self.resume(index);
-        }
+        self.dispatch_queued();
+        self.links.want(!self.queue.is_empty());
         let mut owing = std::mem::take(&mut self.owing);
         // Some may be a former tenant's: of those with one index only the first counts.
         owing.retain(|index| {
@@ -122,8 +133,9 @@ impl Core {
 
     /// Makes everything written to the lanes visible, and kicks who sleeps.
     fn publish_lanes(&mut self) {
-        for (_, slot) in self.links.iter_mut() {
+        for (index, slot) in self.links.iter_mut() {
             if std::mem::take(&mut slot.touched) && slot.usable() {
+                slot.keep_repeatable(index, &mut self.exchanges);
                 match slot.lane.publish() {
                     Ok(kicked) => self.kicks += u64::from(kicked),
                     Err(fault) => slot.fault = Some(fault),

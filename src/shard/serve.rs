@@ -7,6 +7,7 @@ use super::{
     Core,
     access_log::Line,
     conn::{Phase, Reading, Verdict},
+    queue::shift,
 };
 use crate::{
     ipc::message::{Cancellation, Request},
@@ -67,27 +68,8 @@ impl Core {
             Reading::Body(exchange) => self.exchanges.get_mut(exchange).is_some_and(|exchange| {
                 !exchange.backlog.is_empty() || exchange.upload_credit < rest
             }),
-            Reading::Head => rest > 0 && !self.links.have_room(),
-            Reading::Answering(_) | Reading::Discarding(_) => false,
+            Reading::Head | Reading::Answering(_) | Reading::Discarding(_) => false,
         };
-        if connection.held_back && matches!(connection.reading, Reading::Head) {
-            self.waiting.push(index);
-        }
-    }
-
-    /// Ends the wait of a request for room: it is dispatched after all or answered 503. False when there is none.
-    pub(super) fn insist(&mut self, index: usize) -> bool {
-        let Some(connection) = self.connections.get_mut(index) else { return false };
-        if !connection.held_back || !matches!(connection.reading, Reading::Head) {
-            return false;
-        }
-        let before = connection.input.len();
-        connection.overdue = true;
-        self.resume(index);
-        self.connections.get_mut(index).is_none_or(|connection| {
-            connection.overdue = false;
-            connection.input.len() < before
-        })
     }
 
     fn put_back(&mut self, index: usize, input: Vec<u8>) {
@@ -130,13 +112,12 @@ impl Core {
     /// How many bytes the engine may see now; `None` when it has to wait.
     fn budget(&mut self, index: usize) -> Option<usize> {
         let connection = self.connections.get(index)?;
-        if connection.phase != Phase::Open {
+        // Requests in front of the client's end are dropped with it.
+        if connection.phase != Phase::Open || connection.at_end {
             return None;
         }
         match connection.reading {
-            Reading::Head if connection.unsent() <= limits::UNSENT_SIZE_MAX => {
-                (connection.overdue || self.links.have_room()).then_some(usize::MAX)
-            }
+            Reading::Head if connection.unsent() <= limits::UNSENT_SIZE_MAX => Some(usize::MAX),
             Reading::Discarding(_) => Some(usize::MAX),
             Reading::Head | Reading::Answering(_) => None,
             Reading::Body(exchange) => {
@@ -159,40 +140,25 @@ impl Core {
         let path = self.head.bytes(self.head.path);
         let method_name = self.head.bytes(self.head.method_name);
         let found = routes.find(self.head.method, method_name, path, &mut params);
-        let verdict = match found {
-            Found::Route { id } => {
-                self.routes = Some(routes);
-                let consumed = self.dispatch(index, id, &mut params, rest);
-                self.params = params;
-                return consumed;
-            }
-            Found::NotFound => Verdict::new(404, Some(answer::NOT_FOUND)),
-            Found::MethodNotAllowed { allow } => {
-                Verdict::new(405, Some(answer::METHOD_NOT_ALLOWED)).with("allow", allow.as_bytes())
-            }
-            Found::Options { allow } => Verdict::new(200, None).with("allow", allow.as_bytes()),
-            Found::Redirect => {
-                let mut location = Vec::new();
-                redirect_location(
-                    self.head.bytes(self.head.raw_path),
-                    self.head.bytes(self.head.query),
-                    &mut location,
-                );
-                Verdict::new(307, None).with("location", &location)
+        let (raw_path, query) =
+            (self.head.bytes(self.head.raw_path), self.head.bytes(self.head.query));
+        let outcome = verdict_of(&found, raw_path, query);
+        self.routes = Some(routes);
+        let consumed = match outcome {
+            Ok(route) => self.dispatch(index, route, &mut params, rest),
+            Err(verdict) => {
+                self.answer(index, verdict);
+                0
             }
         };
-        (self.params, self.routes) = (params, Some(routes));
-        self.answer(index, verdict);
-        0
+        self.params = params;
+        consumed
     }
 
-    /// Gives the request to the least loaded worker that has room, with as much of its body as is here and fits.
+    /// Begins the exchange, with as much of the body as is here and fits its record.
     fn dispatch(&mut self, index: usize, route: u32, params: &mut [Span], rest: &[u8]) -> usize {
         let Some(connection) = self.connections.get_mut(index) else { return 0 };
-        for param in params.iter_mut() {
-            let shifted = Span::new(self.head.path.start() + param.start(), param.len());
-            *param = shifted.unwrap_or_default();
-        }
+        shift(params, self.head.path);
         let (mut consumed, mut body, mut end) =
             (0, &rest[..0], self.head.body == BodyLength::Empty);
         if !end {
@@ -234,14 +200,19 @@ impl Core {
             body,
             end,
         };
-        let Some(exchange) =
-            place(&mut self.links, &mut self.exchanges, index, self.clock.now, &request)
-        else {
+        let now = self.clock.now;
+        let exchange = self.exchanges.insert(index, now);
+        let Self { links, exchanges, .. } = self;
+        if !self.queue.admit(links, exchanges, &self.options, (exchange, now), &request) {
+            self.exchanges.remove(exchange);
+            self.tally.shed += 1;
             self.answer(index, unavailable());
             return consumed;
-        };
+        }
+        self.tally.begun += 1;
         if let Some(entry) = self.exchanges.get_mut(exchange) {
             entry.upload_credit -= body.len();
+            entry.repeatable = end && head.method.is_idempotent();
             entry.line =
                 self.options.access_log.then(|| Box::new(Line::new(connection.peer, head)));
         }
@@ -262,7 +233,7 @@ impl Core {
         let id = self.exchanges.id(exchange);
         let Some(entry) = self.exchanges.get_mut(exchange) else { return };
         entry.upload_credit = entry.upload_credit.saturating_sub(data.len());
-        let sent = self.links.get_mut(entry.link).map(|slot| {
+        let sent = entry.link.and_then(|link| self.links.get_mut(link)).map(|slot| {
             slot.touched = true;
             slot.lane.send_body(id, data, false).map_err(|fault| slot.fault = Some(fault))
         });
@@ -293,15 +264,15 @@ impl Core {
     pub(super) fn settle(&mut self, exchange: usize) {
         let id = self.exchanges.id(exchange);
         let Some(entry) = self.exchanges.get_mut(exchange) else { return };
-        let Some(slot) = self.links.get_mut(entry.link).filter(|slot| slot.usable()) else {
-            return;
-        };
+        // What waits in the queue owes nobody anything yet.
+        let slot = entry.link.and_then(|link| self.links.get_mut(link));
+        let Some(slot) = slot.filter(|slot| slot.usable()) else { return };
         slot.touched = true;
         let lane = &mut slot.lane;
         let outcome = (|| {
-            if entry.cancel_due {
-                entry.cancel_due = !lane.send_cancel(id, Cancellation::ClientGone)?;
-                if !entry.cancel_due {
+            if let Some(why) = entry.cancel_due {
+                if lane.send_cancel(id, why)? {
+                    entry.cancel_due = None;
                     (entry.end_due, entry.backlog) = (false, Vec::new());
                 }
             } else if (entry.end_due || !entry.backlog.is_empty())
@@ -322,12 +293,11 @@ impl Core {
 
     /// The request breaks the protocol: says why and closes.
     pub(super) fn refuse(&mut self, index: usize, refusal: Refusal) {
-        self.abandon(index);
+        self.abandon(index, Cancellation::ClientGone, refusal.status());
         let date = self.clock.date();
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.h1.refuse(refusal, &date, &mut connection.output);
-        connection.reading = Reading::Head;
-        connection.phase = Phase::LastSend;
+        connection.begin_last_send();
         self.touch(index);
     }
 
@@ -348,10 +318,9 @@ impl Core {
     fn answer_now(&mut self, index: usize, verdict: Verdict) {
         let date = self.clock.date();
         let Some(connection) = self.connections.get_mut(index) else { return };
-        let extra: Vec<(&str, &[u8])> =
-            verdict.extra.iter().map(|(name, value)| (*name, value.as_slice())).collect();
         let out = &mut connection.output;
-        let next = connection.h1.edge_answer(verdict.status, verdict.detail, &extra, &date, out);
+        let (status, detail) = (verdict.status, verdict.detail);
+        let next = connection.h1.edge_answer(status, detail, &verdict.fields(), &date, out);
         if let Some(mut line) = verdict.line {
             line.status = verdict.status;
             self.access_log.write(&line, &date, std::time::Duration::ZERO);
@@ -399,37 +368,31 @@ fn take_body(
     Ok(Taken { consumed, data: piece, end })
 }
 
-/// Writes the request to the least loaded worker whose ring has room.
-fn place(
-    links: &mut super::links::Links,
-    exchanges: &mut super::exchange::Exchanges,
-    connection: usize,
-    now: std::time::Instant,
-    request: &Request<'_>,
-) -> Option<usize> {
-    let mut tried = Vec::new();
-    while let Some(chosen) = links.choose(&tried) {
-        let exchange = exchanges.insert(connection, chosen, now);
-        let id = exchanges.id(exchange);
-        if let Some(slot) = links.get_mut(chosen) {
-            match slot.lane.send_request(id, request) {
-                Ok(true) => {
-                    slot.touched = true;
-                    slot.load.add();
-                    return Some(exchange);
-                }
-                Ok(false) => {}
-                Err(fault) => slot.fault = Some(fault),
-            }
+/// The route, or what the edge answers where there is none.
+pub(super) fn verdict_of(found: &Found, raw_path: &[u8], query: &[u8]) -> Result<u32, Verdict> {
+    Err(match found {
+        Found::Route { id } => return Ok(*id),
+        Found::NotFound => Verdict::new(404, Some(answer::NOT_FOUND)),
+        Found::MethodNotAllowed { allow } => {
+            Verdict::new(405, Some(answer::METHOD_NOT_ALLOWED)).with("allow", allow.as_bytes())
         }
-        exchanges.remove(exchange);
-        tried.push(chosen);
-    }
-    None
+        Found::Options { allow } => Verdict::new(200, None).with("allow", allow.as_bytes()),
+        Found::Redirect => {
+            let mut location = Vec::new();
+            redirect_location(raw_path, query, &mut location);
+            Verdict::new(307, None).with("location", &location)
+        }
+    })
 }
 
-fn unavailable() -> Verdict {
+/// No worker has room, or there is none.
+pub(super) fn unavailable() -> Verdict {
     Verdict::new(503, Some("Service Unavailable")).with("retry-after", b"1")
+}
+
+/// The worker that had the request is gone, or gave it up.
+pub(super) fn bad_gateway() -> Verdict {
+    Verdict::new(502, Some("Bad Gateway"))
 }
 
 impl Verdict {
@@ -440,5 +403,10 @@ impl Verdict {
     fn with(mut self, name: &'static str, value: &[u8]) -> Self {
         self.extra.push((name, value.to_vec()));
         self
+    }
+
+    /// The fields that it brings.
+    pub(super) fn fields(&self) -> Vec<(&str, &[u8])> {
+        self.extra.iter().map(|(name, value)| (*name, value.as_slice())).collect()
     }
 }

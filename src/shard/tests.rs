@@ -4,7 +4,10 @@
 mod books;
 mod chaos;
 mod deadlines;
+mod departure;
+mod overload;
 mod progress;
+mod rescue;
 mod script;
 
 use std::{
@@ -23,7 +26,7 @@ use rustix::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Command, Handle, Listener, Options, Report, run};
+use super::{Command, Handle, Limits, Listener, Options, Report, run};
 use crate::{
     ipc::{
         Doorbell, EdgeLane, Segment, WorkerLane,
@@ -49,7 +52,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn with(limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -59,6 +62,8 @@ impl World {
             shard: 0,
             listeners: vec![Listener { socket: listener.into(), address: Some(address) }],
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
+            limits,
+            gauges: Arc::default(),
             spin_max: Duration::ZERO,
             access_log: true,
         };
@@ -284,9 +289,16 @@ struct Pool {
     stop: Arc<Doorbell>,
 }
 
+/// What a worker that died took with it is lost.
+const ONCE: fn() -> Limits = || Limits { repeat: false, ..Limits::default() };
+
 impl Pool {
     fn new() -> Self {
-        let (world, worker) = (World::new(), Worker::new());
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        let (world, worker) = (World::with(limits), Worker::new());
         let lane = world.attach(0, &worker);
         let stop = Arc::new(Doorbell::new().unwrap());
         let (bell, stopped) = (Arc::clone(&worker.bell), Arc::clone(&stop));
@@ -335,7 +347,7 @@ fn the_edge_answers_by_itself_what_no_route_can() {
 
 #[test]
 fn clients_that_come_before_the_first_worker_wait_for_it() {
-    let world = World::new();
+    let world = World::with(Limits::default());
     let mut stream = world.connect();
     stream.write_all(get("/user/5").as_bytes()).unwrap();
     let worker = Worker::new();
@@ -352,21 +364,22 @@ fn clients_that_come_before_the_first_worker_wait_for_it() {
 }
 
 #[test]
-fn while_every_worker_is_gone_there_is_503_with_retry_after() {
-    let mut pool = Pool::new();
+fn while_every_worker_is_gone_requests_wait_and_then_there_is_503_with_retry_after() {
+    let queue_timeout = Duration::from_millis(100);
+    let mut pool = Pool::with(Limits { queue_timeout, ..Limits::default() });
     let mut stream = pool.world.connect();
-    stream.write_all(b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    stream.write_all(get("/hang").as_bytes()).unwrap();
     assert!(pool.world.ask(&get("/user/1")).ends_with('1'));
     pool.worker.end();
-    // Its 502 says that the shard has seen the death.
-    let mut first = [0; 12];
-    stream.read_exact(&mut first).unwrap();
-    assert_eq!(&first, b"HTTP/1.1 502");
-    let answer = pool.world.ask(&get("/user/1"));
-    assert!(
-        answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1\r\n"),
-        "{answer}"
-    );
+    // The one that the dead worker held waits for another as well.
+    let mut first = String::new();
+    stream.read_to_string(&mut first).unwrap();
+    for answer in [first, pool.world.ask(&get("/user/1"))] {
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1\r\n"),
+            "{answer}"
+        );
+    }
     pool.end();
 }
 
@@ -471,7 +484,7 @@ fn an_expectation_is_met_before_the_body_is_sent() {
 
 #[test]
 fn a_worker_that_dies_costs_its_exchanges_a_502_and_no_connection() {
-    let mut pool = Pool::new();
+    let mut pool = Pool::with(ONCE());
     let mut stream = pool.world.connect();
     stream.write_all(b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     // The next request of another connection is answered, so the one above is with the worker.
@@ -540,7 +553,7 @@ fn draining_lets_idle_connections_go_and_ends_the_others_with_their_response() {
 
 #[test]
 fn a_worker_that_breaks_the_protocol_is_reported_and_its_exchanges_are_answered_502() {
-    let (mut world, worker) = (World::new(), Worker::new());
+    let (mut world, worker) = (World::with(ONCE()), Worker::new());
     let mut lane = world.attach(3, &worker);
     let mut stream = world.connect();
     stream.write_all(get("/user/1").as_bytes()).unwrap();
@@ -571,14 +584,27 @@ fn a_worker_that_breaks_the_protocol_is_reported_and_its_exchanges_are_answered_
 }
 
 #[test]
-fn a_half_closed_client_still_gets_its_answer() {
+fn a_client_that_half_closes_while_its_exchange_is_with_a_worker_has_gone() {
     let pool = Pool::new();
     let mut stream = pool.world.connect();
-    stream.write_all(b"GET /user/7 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    stream.write_all(b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    assert!(pool.world.ask(&get("/user/1")).ends_with('1'), "the one above is with the worker");
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    assert_eq!(stream.read_to_end(&mut answer).unwrap(), 0, "closed at once, and in order");
+    assert!(pool.world.ask(&get("/user/2")).ends_with('2'));
+    assert_eq!(pool.end().len(), 1, "the exchange was cancelled");
+}
+
+#[test]
+fn a_client_that_half_closes_behind_a_whole_response_gets_all_of_it() {
+    let pool = Pool::new();
+    let mut stream = pool.world.connect();
+    stream.write_all(b"GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("\r\n\r\n7"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with('}'), "{answer}");
     pool.end();
 }
 

@@ -4,7 +4,7 @@
 //! every lane published, and every lane armed without finding work.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::mpsc::TryRecvError,
     time::{Duration, Instant},
 };
@@ -14,19 +14,21 @@ use slab::Slab;
 
 use super::{
     Core, Settings, Spare,
+    accept::{Accepting, Socket},
     access_log::AccessLog,
     clock::Clock,
-    conn::{Connection, Expiry, Phase, Reading, Recv},
+    conn::{Connection, Phase, Reading, Recv},
     exchange::Exchanges,
     handle::{Command, Listener, Mailbox, Options, Report},
     links::Links,
+    queue::Queue,
     spin::Spin,
+    tally::Tally,
+    watch::Watch,
 };
 use crate::{
-    ipc::Doorbell,
     limits,
-    pool::Link,
-    proto::{h1::Refusal, head::RequestHead},
+    proto::head::RequestHead,
     uring::{self, Completion, Driver, Event, Token, Uring, Wait},
 };
 
@@ -45,45 +47,16 @@ pub(super) mod kind {
 pub(super) struct Shard<D> {
     pub(super) driver: D,
     pub(super) core: Core,
-    shard: usize,
+    pub(super) shard: usize,
     mailbox: Mailbox,
-    listeners: Vec<Option<Socket>>,
+    pub(super) listeners: Vec<Option<Socket>>,
     /// What is polled of each worker, until the process has ended and its polls with it.
-    watches: Slab<Watch>,
-    generation: u32,
+    pub(super) watches: Slab<Watch>,
+    pub(super) generation: u32,
     spin: Spin,
-    next_sweep: Instant,
-    drain_until: Option<Instant>,
+    pub(super) next_sweep: Instant,
+    pub(super) drain_until: Option<Instant>,
     completions: Vec<Completion>,
-}
-
-struct Socket {
-    socket: OwnedFd,
-    /// A Unix socket's connections have no peer address.
-    local: bool,
-    accepting: Accepting,
-}
-
-/// A listener's accept operation.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Accepting {
-    /// Not submitted; will be with the next turn.
-    Idle,
-    /// Submitted.
-    Armed,
-    /// It failed for want of descriptors or memory; the next sweep makes it `Idle`.
-    Paused,
-}
-
-struct Watch {
-    pidfd: OwnedFd,
-    bell: Doorbell,
-    link: usize,
-    link_generation: u32,
-    /// Polls in flight, of two; at zero the descriptors are closed.
-    polls: u8,
-    /// The process has ended.
-    over: bool,
 }
 
 /// Runs a shard on the calling thread until it has drained, and says how it went through the mailbox.
@@ -109,7 +82,11 @@ impl<D: Driver> Shard<D> {
     pub(super) fn new(driver: D, options: Options, mailbox: Mailbox) -> Self {
         let now = driver.now();
         let core = Core {
-            options: Settings { h1: options.h1, access_log: options.access_log },
+            options: Settings {
+                h1: options.h1,
+                access_log: options.access_log,
+                limits: options.limits,
+            },
             clock: Clock::new(now, driver.wall_clock()),
             connections: Slab::new(),
             exchanges: Exchanges::default(),
@@ -119,7 +96,10 @@ impl<D: Driver> Shard<D> {
             reports: mailbox.reports.clone(),
             dirty: Vec::new(),
             owing: Vec::new(),
-            waiting: Vec::new(),
+            queue: Queue::default(),
+            tally: Tally::default(),
+            told: Tally::default(),
+            gauges: options.gauges,
             spare: Spare::default(),
             armed: false,
             kicks: 0,
@@ -167,10 +147,12 @@ impl<D: Driver> Shard<D> {
         self.accept();
         self.core.publish_lanes();
         self.core.read_lanes();
+        // In front of the queue, which gets the exchanges of those who are gone.
+        self.reap();
         // Behind the reading, which brings back chunks: a debt that they could have settled must not go to sleep.
         self.core.settle_debts();
-        self.reap();
         self.flush();
+        self.core.publish_tally();
         if self.drain_until.is_some() && self.core.connections.is_empty() {
             return Ok(false);
         }
@@ -194,7 +176,7 @@ impl<D: Driver> Shard<D> {
         tracing::debug!(
             "shard {} has drained: {} exchanges ({} left over), {} enters, {} completions, {} kicks, spins {} hit {} missed",
             self.shard,
-            self.core.exchanges.count(),
+            self.core.tally.begun,
             self.core.exchanges.len(),
             stats.enters,
             stats.completions,
@@ -217,11 +199,14 @@ impl<D: Driver> Shard<D> {
         }
         let paused =
             self.listeners.iter().flatten().any(|listener| listener.accepting == Accepting::Paused);
-        let nothing_due = self.core.connections.is_empty() && self.core.access_log.is_empty();
+        let Core { connections, exchanges, access_log, .. } = &self.core;
+        let nothing_due = connections.is_empty() && exchanges.len() == 0 && access_log.is_empty();
         if nothing_due && !paused {
             return Wait::Forever;
         }
-        Wait::AtMost(self.next_sweep.saturating_duration_since(self.driver.now()))
+        let sweep = self.next_sweep.saturating_duration_since(self.driver.now());
+        let poll = self.core.waits_for_others().then_some(limits::QUEUE_POLL_INTERVAL);
+        Wait::AtMost(poll.map_or(sweep, |poll| poll.min(sweep)))
     }
 
     fn work_visible(&mut self) -> bool {
@@ -244,21 +229,6 @@ impl<D: Driver> Shard<D> {
         }
         self.spin.ended(found);
         found
-    }
-
-    /// Starts to accept wherever that has ended or has not begun. Not before the first worker is ready: until then
-    /// clients wait in the backlog instead of being turned away.
-    fn accept(&mut self) {
-        if self.core.routes.is_none() {
-            return;
-        }
-        for (index, listener) in (0..).zip(&mut self.listeners) {
-            let Some(listener) = listener else { continue };
-            if listener.accepting == Accepting::Idle && self.drain_until.is_none() {
-                listener.accepting = Accepting::Armed;
-                self.driver.accept(listener.socket.as_fd(), token(kind::ACCEPT, 0, index));
-            }
-        }
     }
 
     fn complete(&mut self, Completion { token, event, more }: Completion) {
@@ -287,58 +257,6 @@ impl<D: Driver> Shard<D> {
     fn connection(&mut self, token: Token) -> Option<&mut Connection> {
         let connection = self.core.connections.get_mut(token.index as usize)?;
         (connection.generation == token.generation).then_some(connection)
-    }
-
-    fn accepted(&mut self, token: Token, event: Event, more: bool) {
-        let Some(entry) = self.listeners.get_mut(token.index as usize) else { return };
-        let Some(listener) = entry else { return };
-        let local = listener.local;
-        if !more {
-            listener.accepting = Accepting::Idle;
-        }
-        match event {
-            Event::Accepted(socket) => self.open(socket, local),
-            // accept(2): errors of the one connection that was to be accepted. The others are not made to wait for it.
-            Event::Failed(
-                Errno::CANCELED
-                | Errno::AGAIN
-                | Errno::INTR
-                | Errno::CONNABORTED
-                | Errno::PROTO
-                | Errno::NOPROTOOPT
-                | Errno::NETDOWN
-                | Errno::NETUNREACH
-                | Errno::HOSTDOWN
-                | Errno::HOSTUNREACH
-                | Errno::NONET,
-            ) => {}
-            // Those who wait in the backlog are not turned away: the sweep tries again.
-            Event::Failed(error) => {
-                tracing::warn!("accept: {error}");
-                listener.accepting = if more { Accepting::Armed } else { Accepting::Paused };
-            }
-            _ => {}
-        }
-        if !more && self.drain_until.is_some() {
-            self.close_listener(token.index as usize);
-        }
-    }
-
-    fn close_listener(&mut self, index: usize) {
-        if let Some(listener) = self.listeners.get_mut(index).and_then(Option::take) {
-            self.driver.close(listener.socket);
-        }
-    }
-
-    fn open(&mut self, socket: OwnedFd, local: bool) {
-        let peer = if local { None } else { peer_of(&socket) };
-        self.generation = (self.generation + 1) & Token::GENERATION_MAX;
-        let mut connection = Connection::new(socket, self.generation, peer, self.core.clock.now);
-        if self.drain_until.is_some() {
-            connection.h1.close_after_response();
-        }
-        let index = self.core.connections.insert(connection);
-        self.core.touch(index);
     }
 
     fn received(&mut self, token: Token, event: Event, more: bool) {
@@ -391,8 +309,8 @@ impl<D: Driver> Shard<D> {
             if ready && !connection.input.is_empty() && connection.sending == 0 {
                 self.core.resume(index);
             }
-            if self.core.connections.get(index).is_some_and(Connection::is_cut_short) {
-                self.core.lose(index);
+            if self.core.connections.get(index).is_some_and(Connection::is_over) {
+                self.core.finish(index);
             }
             self.perform(index);
         }
@@ -405,7 +323,7 @@ impl<D: Driver> Shard<D> {
         let generation = connection.generation;
         let of = |kind| token(kind, generation, u32::try_from(index).unwrap_or(u32::MAX));
         if connection.sending == 0 && !connection.output.is_empty() {
-            let output = std::mem::replace(&mut connection.output, self.core.spare.take());
+            let output = connection.take_output(self.core.spare.take());
             connection.begin_send(output.len(), now);
             self.driver.send(connection.socket.as_fd(), output, of(kind::SEND));
         }
@@ -446,7 +364,7 @@ impl<D: Driver> Shard<D> {
             }
             return;
         }
-        connection.watch(now);
+        connection.watch(now, &self.core.options.limits);
         // Also when nothing was sent, because the response has no body to send: its worker does not know that.
         if connection.unsent() == 0
             && let Some(exchange) = connection.exchange()
@@ -455,41 +373,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Looks at every deadline, twice a second.
-    fn sweep(&mut self) {
-        let now = self.core.clock.now;
-        if now < self.next_sweep {
-            return;
-        }
-        self.next_sweep = now + limits::SWEEP_INTERVAL;
-        let cut = self.drain_until.is_some_and(|until| now >= until);
-        let due = self
-            .core
-            .connections
-            .iter()
-            .map(|(index, connection)| (index, connection.expired(now)));
-        let due: Vec<_> = due.filter(|(_, expiry)| cut || *expiry != Expiry::Never).collect();
-        for (index, expiry) in due {
-            let answered =
-                self.core.connections.get(index).is_some_and(|connection| connection.unsent() > 0);
-            if expiry == Expiry::TooSlow && !cut && self.core.insist(index) {
-                continue;
-            }
-            if expiry == Expiry::TooSlow && !cut && !answered {
-                self.core.refuse(index, Refusal::TooSlow);
-            } else {
-                self.core.lose(index);
-            }
-        }
-        for listener in self.listeners.iter_mut().flatten() {
-            if listener.accepting == Accepting::Paused {
-                listener.accepting = Accepting::Idle;
-            }
-        }
-        self.hand_over_log(true);
-    }
-
-    fn hand_over_log(&mut self, all: bool) {
+    pub(super) fn hand_over_log(&mut self, all: bool) {
         if let Some(lines) = self.core.access_log.take(all) {
             self.core.report(Report::AccessLog(lines));
         }
@@ -499,67 +383,29 @@ impl<D: Driver> Shard<D> {
     fn obey(&mut self) {
         loop {
             match self.mailbox.commands.try_recv() {
-                Ok(Command::Attach(link, routes)) => {
-                    self.core.routes = Some(routes);
-                    self.attach(*link);
-                }
-                Ok(Command::Retire { worker, incarnation }) => {
-                    self.core.links.retire((worker, incarnation));
-                }
-                Ok(Command::Drain(grace)) => self.drain(grace),
+                Ok(command) => self.follow(command),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => return self.drain(Duration::ZERO),
             }
         }
     }
 
-    fn attach(&mut self, link: Link) {
-        let Link { worker, incarnation, lane, bell, pidfd, load } = link;
-        let (link, link_generation) = self.core.links.insert((worker, incarnation), lane, load);
-        let watch = Watch { pidfd, bell, link, link_generation, polls: 2, over: false };
-        let index = self.watches.insert(watch);
-        let Some(watch) = self.watches.get(index) else { return };
-        let of = |kind| token(kind, 0, u32::try_from(index).unwrap_or(u32::MAX));
-        self.driver.poll(watch.pidfd.as_fd(), of(kind::PIDFD));
-        self.driver.poll(watch.bell.as_fd(), of(kind::LANE));
-    }
-
-    /// A worker rang (its lane is read with the others, at the end of the turn), or has ended.
-    fn watched(&mut self, token: Token, event: &Event, more: bool) {
-        let index = token.index as usize;
-        let Some(watch) = self.watches.get_mut(index) else { return };
-        if token.kind == kind::PIDFD && matches!(event, Event::Readable) && !watch.over {
-            watch.over = true;
-            self.core.worker_died(watch.link, watch.link_generation);
-            for kind in [kind::PIDFD, kind::LANE] {
-                if kind == kind::LANE || more {
-                    self.driver.cancel(Token { kind, ..token });
+    fn follow(&mut self, command: Command) {
+        match command {
+            Command::Attach(link, routes) => {
+                self.core.routes = Some(routes);
+                self.attach(*link);
+            }
+            Command::Batch(commands) => {
+                for command in commands {
+                    self.follow(command);
                 }
             }
-        }
-        if more {
-            return;
-        }
-        if watch.over {
-            watch.polls -= 1;
-            if watch.polls == 0 {
-                let watch = self.watches.remove(index);
-                self.driver.close(watch.pidfd);
-                self.driver.close(watch.bell.into());
+            Command::Retire { worker, incarnation } => {
+                self.core.links.retire((worker, incarnation));
             }
-            return;
+            Command::Drain(grace) => self.drain(grace),
         }
-        // The kernel may end a multishot poll at any time.
-        match token.kind {
-            kind::LANE => self.driver.poll(watch.bell.as_fd(), token),
-            _ => self.driver.poll(watch.pidfd.as_fd(), token),
-        }
-    }
-
-    /// Lets go of workers that are dead or at fault. Their pidfds report in their own time.
-    fn reap(&mut self) {
-        drop(self.core.reap_links());
-        self.core.report_retired(self.shard);
     }
 
     /// Stops accepting; idle connections go, the others end with their response.
@@ -587,12 +433,6 @@ impl<D: Driver> Shard<D> {
     }
 }
 
-fn token(kind: u8, generation: u32, index: u32) -> Token {
+pub(super) fn token(kind: u8, generation: u32, index: u32) -> Token {
     Token { kind, generation, index }
-}
-
-fn peer_of(socket: &OwnedFd) -> Option<std::net::SocketAddr> {
-    rustix::net::getpeername(socket)
-        .ok()?
-        .and_then(|address| std::net::SocketAddr::try_from(address).ok())
 }

@@ -278,7 +278,14 @@ impl Uring {
             Err(error) => match Errno::from_io_error(&error) {
                 // The deadline, a signal; too little memory or too many completions right now. What was not taken
                 // is still in the submission queue, and goes with the next turn, after this one has reaped.
-                Some(Errno::TIME | Errno::INTR | Errno::AGAIN | Errno::BUSY) => Ok(0),
+                Some(
+                    Errno::TIME
+                    | Errno::INTR
+                    | Errno::AGAIN
+                    | Errno::BUSY
+                    | Errno::NOMEM
+                    | Errno::NOBUFS,
+                ) => Ok(0),
                 _ => Err(error),
             },
         }

@@ -64,9 +64,9 @@ def say(message: object) -> None:
     channel.sendall(json.dumps(message).encode() + b"\n")
 
 
-def ready(path: str = "/") -> None:
+def ready(path: str = "/", count: int = 10_000) -> None:
     # More than the socket holds, so that the edge has to put pieces together.
-    routes = [{"id": i, "methods": ["GET"], "path": f"{path}{i}/{{x}}"} for i in range(10_000)]
+    routes = [{"id": i, "methods": ["GET"], "path": f"{path}{i}/{{x}}"} for i in range(count)]
     say({"ready": {"routes": routes, "redirect_slashes": True, "pid": os.getpid()}})
 
 
@@ -80,8 +80,22 @@ def crash() -> None:
 
 
 def serve() -> None:
-    assert json.loads(channel.makefile().readline()) == {"stop": {}}
+    for line in channel.makefile():
+        match json.loads(line):
+            case {"ping": {"id": number}}:
+                say({"pong": {"id": number, "tasks": 42}})
+            case {"stop": {}}:
+                break
+            case other:
+                raise AssertionError(other)
+    else:
+        sys.exit(1)  # The edge is gone.
     print(f"fake {name} stopped", file=sys.stderr, flush=True)
+
+
+def file_says() -> str:
+    """What the test wants of the next incarnation."""
+    return Path(os.environ["FAKE_FILE"]).read_text().strip()
 
 
 print(f"fake {name} attached: {json.dumps(attach)}", file=sys.stderr, flush=True)
@@ -123,6 +137,26 @@ match mode:
     case "stubborn":
         ready()
         serve()
+        signal.pause()
+    case "lean":
+        ready(count=1)
+        serve()
+    case "file":
+        match file_says():
+            case "fail":
+                fail()
+            case "hang":
+                signal.pause()
+            case path:
+                ready(path, count=1)
+                serve()
+    case "silent":
+        ready(count=1)
+        channel.makefile().readline()
+        signal.pause()
+    case "pong":
+        ready(count=1)
+        say({"pong": {"id": 1, "tasks": 0}})
         signal.pause()
     case other:
         raise AssertionError(other)

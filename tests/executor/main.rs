@@ -339,3 +339,26 @@ fn an_executor_that_cannot_start_says_why() {
     let missing = Config { python: "/no/such/python".into(), ..config(1) };
     assert!(matches!(outcome(missing), Some(StartError::Python(_))));
 }
+
+#[test]
+fn a_worker_of_ones_own_answers_through_the_same_lane() {
+    let config = Config { worker_module: Some("own_worker".to_owned()), ..config(1) };
+    let executor = ProcessPoolExecutor::new(config).unwrap();
+    let ask = |function: &str, kwargs: &Value| executor.submit("some.module", function, kwargs);
+
+    let echo = block_on(ask("echo", &json!({"a": [1, 2.5, "x"]}))).unwrap();
+    assert_eq!(echo, json!(["some.module", "echo", {"a": [1, 2.5, "x"]}]));
+
+    let error = block_on(ask("fail", &json!({}))).unwrap_err();
+    let CallError::Exception(exception) = error else { panic!("{error:?}") };
+    assert_eq!((&*exception.kind, &*exception.message), ("OwnError", "as asked"));
+    assert_eq!(exception.traceback, "own traceback");
+
+    // Longer than a lane's ring, arena and credit together: both go in pieces, and neither stands in the other's way.
+    let long = "x".repeat(8 << 20);
+    let first = ask("keep", &json!({"value": &long, "until": 2}));
+    let second = ask("keep", &json!({"value": 2, "until": 2}));
+    assert_eq!(block_on(second).unwrap(), json!(2));
+    assert_eq!(block_on(first).unwrap().as_str().map(str::len), Some(long.len()));
+    block_on(executor.shutdown());
+}

@@ -11,12 +11,16 @@ Served by `fasterapi run module:app`.
 
 from fasterapi import status
 from fasterapi._app import FastAPI
-from fasterapi._errors import HTTPException, RequestValidationError, ResponseValidationError
+from fasterapi._background import BackgroundTask, BackgroundTasks
+from fasterapi._errors import ClientDisconnected, HTTPException, RequestValidationError, ResponseValidationError
+from fasterapi._files import FileResponse
 from fasterapi._mappings import Headers, MutableHeaders, QueryParams
 from fasterapi._params import Body, Cookie, Depends, Header, Path, Query
 from fasterapi._request import URL, Address, Request, State
 from fasterapi._response import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from fasterapi._routing import APIRouter, Route
+from fasterapi._sse import EventSourceResponse, ServerSentEvent
+from fasterapi._streaming import StreamingResponse
 
 App = FastAPI
 
@@ -25,10 +29,15 @@ __all__ = [
     "APIRouter",
     "Address",
     "App",
+    "BackgroundTask",
+    "BackgroundTasks",
     "Body",
+    "ClientDisconnected",
     "Cookie",
     "Depends",
+    "EventSourceResponse",
     "FastAPI",
+    "FileResponse",
     "HTMLResponse",
     "HTTPException",
     "Header",
@@ -45,6 +54,8 @@ __all__ = [
     "Response",
     "ResponseValidationError",
     "Route",
+    "ServerSentEvent",
     "State",
+    "StreamingResponse",
     "status",
 ]

@@ -121,8 +121,8 @@ class FastAPI(APIRouter):
             return PlainTextResponse("".join(traceback.format_exception(error)), 500).answer()
         return JSONResponse({"detail": "Internal Server Error"}, 500).answer()
 
-    async def answer_error(self, error: Exception, request: Request) -> "Answer":
-        """The same, but the application's own exception handlers come first."""
+    async def answer_error(self, error: Exception, request: Request) -> "Answer | Response":
+        """The same, but the application's own exception handlers come first. A response is one that has to be sent."""
         unhandled = not isinstance(error, HTTPException | RequestValidationError)
         handler = self._find_handler(error)
         if handler is None or (unhandled and self.debug and handler in self._catch_alls()):
@@ -136,7 +136,7 @@ class FastAPI(APIRouter):
                 response = await self.threads.run(handler, request, error)
             if not isinstance(response, Response):
                 raise TypeError(f"exception handler {handler!r} returned {type(response).__name__}, not a Response")
-            return response.answer()
+            return response.outcome()
         except Exception as second:
             return self.fail(second)
 

@@ -42,3 +42,10 @@ class ResponseValidationError(Exception):
 
     def errors(self) -> Sequence[Any]:
         return self._errors
+
+
+class ClientDisconnected(OSError):
+    """The client went away: nothing more of its request comes, and nobody waits for the answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the client went away")

@@ -16,7 +16,7 @@ class Doorbell(Protocol):
     def fileno(self) -> int: ...
     def pending(self) -> bool: ...
     def before_block(self) -> bool: ...
-    def flush(self) -> None: ...
+    def flush(self) -> bool: ...
 
 
 Ready = list[tuple[selectors.SelectorKey, int]]
@@ -54,7 +54,9 @@ class RingSelector(selectors.EpollSelector):
 
     def select(self, timeout: float | None = None) -> Ready:
         lanes, rung = self._lanes, self._rung
-        lanes.flush()  # What tasks answered since the last drain.
+        # What tasks answered since the last drain. A handler that waited for room may be ready now.
+        if lanes.flush():
+            timeout = 0
         if rung is None:
             return super().select(timeout)
         if lanes.pending():

@@ -1,6 +1,6 @@
 """The worker's end of its lanes, as Python sees it. Framing, memory and doorbells stay on the native side."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -13,8 +13,13 @@ LAYOUT_HASH: Final[str]
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when the one that started it ends; raises RuntimeError if `parent` is gone already."""
 
+class ClientDisconnected(OSError): ...
+
 class Exchange:
-    """One request, with its whole body, until it is answered. Fields are made on first use."""
+    """One request and the way to answer it. Fields are made on first use. `receive`, `start`, `write` and `wait_disconnected`
+    belong to the loop's thread and raise RuntimeError in any other; the rest may be used anywhere, and outlives the exchange.
+
+    The awaitables end without suspending when there is nothing to wait for."""
 
     @property
     def method(self) -> str: ...
@@ -42,7 +47,26 @@ class Exchange:
     @property
     def server(self) -> tuple[str, int | None] | None: ...
     @property
-    def body(self) -> bytes: ...
+    def body(self) -> bytes:
+        """The whole body. RuntimeError where it is to be received piece by piece."""
+    def receive(self) -> Awaitable[bytes]:
+        """The next piece of the request's body (never empty), then b"" at its end, again and again.
+        Credit goes back to the edge as pieces are taken. Raises ClientDisconnected when the exchange was over before the end."""
+    @property
+    def started(self) -> bool:
+        """A response was begun, or there is nobody left for one."""
+    @property
+    def disconnected(self) -> bool:
+        """Nobody waits for the answer any more."""
+    def wait_disconnected(self) -> Awaitable[None]:
+        """Ends when nobody waits any more, and when the response is complete."""
+    def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
+        """The response's head. Written with the first piece or at the next flush. `length`: of the whole body.
+        RuntimeError the second time; ClientDisconnected."""
+    def write(self, data: bytes | bytearray | memoryview, *, end: bool = False) -> Awaitable[None]:
+        """A piece of the response's body, accepted by the call itself; the awaitable waits while the client is slower than the
+        application. `bytes` are kept by reference until they are sent. The call, or the wait, raises ClientDisconnected when the
+        client went away. RuntimeError before `start`, after the end, and where the body does not have the head's length."""
 
 class Endpoint:
     """What the native side needs to know to answer one route."""
@@ -55,15 +79,47 @@ class Endpoint:
         fast: Callable[..., Any] | None = None,
         fast_args: Sequence[tuple[int, Literal["str", "int", "float", "bool"]]] = (),
         status: int = 200,
+        body: Literal["whole", "stream"] = "whole",
+        cancels: Literal["always", "deadline"] = "always",
     ) -> None:
         """
-        `slow(exchange)` returns a coroutine that ends in an `Answer`; it can do everything.
+        `slow(exchange)` returns a coroutine that ends in an `Answer`, or in None after it has answered through `start` and
+        `write`; it can do everything. It is made once the whole body is there, or at once where `body` is "stream".
+        When nobody waits for the answer any more, its task is cancelled; with `cancels` as "deadline", only because the request's
+        deadline has passed.
 
         `fast`, where given, is the user's own `async def` whose positional arguments are exactly path parameters
         (index into the path's parameters, and type) with plain annotations. It is called only when each conversion is beyond
         doubt; in any other case `slow` is. Its result goes straight to JSON when its type is exactly dict, list, str, int,
         float, bool or None, and through `encode` otherwise.
         """
+
+class AsgiEndpoint:
+    """An ASGI 3 application: called with a scope, `receive` and `send` that are made natively."""
+
+    def __init__(
+        self,
+        app: Callable[[Any, Any, Any], Any],
+        *,
+        state: dict[str, Any] | None = None,
+        root_path: str = "",
+        server: tuple[Any, ...] | None = None,
+        pathsend: Callable[["Cycle", Exchange, str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`app(scope, receive, send)` returns a coroutine. Each scope has a shallow copy of `state`, as it is then. `pathsend`
+        is called for a message `http.response.pathsend`, an extension that scopes announce where it is given. The task is cancelled
+        only because the request's deadline has passed."""
+
+class Cycle:
+    """One request and its response, as an ASGI application's two callables see them."""
+
+    def receive(self) -> Awaitable[dict[str, Any]]:
+        """The next event: `http.request` until the body's end, then `http.disconnect` once the exchange is over."""
+    def send(self, message: dict[str, Any]) -> Awaitable[None]:
+        """Takes a message; awaiting it waits while the client is slower than the application. Awaiting it raises ClientDisconnected
+        when the client went away, RuntimeError for a message out of place, TypeError, ValueError and KeyError for a wrong one."""
+    def begin(self, length: int) -> None:
+        """Starts the response that is held, with this length unless the application has named another."""
 
 class Lanes:
     """The worker's ends of its lanes, one to each shard, and its doorbell."""
@@ -74,16 +130,18 @@ class Lanes:
 
     def serve(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[Endpoint | AsgiEndpoint],
         *,
         loop: Any,
         dumps: Callable[..., bytes],
         dumps_args: tuple[Any, ...],
-        encode: Callable[[Any, int], Answer],
+        encode: Callable[[Any, int], Any],
         fail: Callable[[BaseException, Exchange], Answer],
+        deliver: Callable[[Any, Exchange], Any] | None = None,
     ) -> None:
         """Names what `drain` calls. `dumps(value, *dumps_args)` makes JSON; `encode(value, status)` turns any other result into
-        an answer; `fail(error, exchange)` turns what a handler raised into one. A route's id is its place in `endpoints`."""
+        an answer, or into something for which `deliver(it, exchange)` makes the coroutine that answers, as a slow call does;
+        `fail(error, exchange)` turns what a handler raised into an answer, and reports it. A route's id is its place in `endpoints`."""
 
     def fileno(self) -> int:
         """The doorbell: readable when a shard wants attention and this side sleeps."""
@@ -96,10 +154,30 @@ class Lanes:
         """True when records wait in some lane; no system call."""
     def before_block(self) -> bool:
         """Spins for a short while, then arms the doorbells. True when records turned up instead (nothing is armed then)."""
-    def flush(self) -> None:
-        """Publishes what was written and rings where the edge sleeps."""
+    def flush(self) -> bool:
+        """Publishes what was written and rings where the edge sleeps. True when somebody was woken who waited for room: the
+        loop has something to run."""
     def in_flight(self) -> int:
         """Exchanges taken and not answered yet."""
+    def tasks(self) -> int:
+        """Handlers that were suspended and have not ended, whether or not anybody waits for them."""
     def current_task(self) -> Any:
         """The asyncio.Task of the handler whose first step is running, made on demand; None outside one and
         in other threads. Everything else in this class belongs to the loop's thread."""
+
+class Calls:
+    """The worker's end of one lane, for a program that answers an executor's calls without an event loop. For one thread."""
+
+    def __init__(self, attach: bytes, fds: Sequence[int]) -> None:
+        """As of `Lanes`, with one lane."""
+
+    def fileno(self) -> int:
+        """The doorbell: readable when the executor wants attention, after `arm` said that there is nothing."""
+    def poll(self) -> list[tuple[int, bytes, bytes, bytes]]:
+        """The calls that have arrived, each with its id, module, function and keyword arguments (JSON); writes what waits."""
+    def arm(self) -> bool:
+        """Asks for a ring; True when there is something already."""
+    def answer(self, id: int, status: int, body: bytes) -> None:
+        """Answers a call with JSON. KeyError for one that does not wait."""
+    def unwritten(self) -> int:
+        """Answers that were given and not written to their end."""

@@ -13,19 +13,18 @@ import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pydantic
 import typing_extensions
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from fasterapi._background import BackgroundTasks
 from fasterapi._params import MISSING, Dependency, Param, Where
 from fasterapi._request import Request
 from fasterapi._response import Response
-
-if TYPE_CHECKING:
-    from fasterapi._threads import ThreadPool
+from fasterapi._threads import ThreadPool, is_async
 
 _EMPTY = inspect.Parameter.empty
 _ANNOTATED: Any = Annotated  # Subscripted with a tuple made at run time.
@@ -77,15 +76,6 @@ def _is_scalar_sequence(arm: Any) -> bool:
 def describe(call: Any) -> str:
     """A function's name as an error message gives it."""
     return f"{getattr(call, '__module__', '?')}.{getattr(call, '__qualname__', repr(call))}"
-
-
-def is_async(call: Any) -> bool:
-    """Whether calling gives a coroutine."""
-    while isinstance(call, partial):
-        call = call.func
-    return inspect.iscoroutinefunction(call) or (
-        not inspect.isfunction(call) and inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
-    )
 
 
 def _globals_of(call: Any) -> Mapping[str, Any]:
@@ -186,10 +176,11 @@ class Reading:
     """The state of following a plan for one request."""
 
     request: Request
-    threads: "ThreadPool"
+    threads: ThreadPool
     body: Any = MISSING
     errors: list[Any] = dataclasses.field(default_factory=list)
     response: Response | None = None
+    background: BackgroundTasks | None = None
     stack: AsyncExitStack | None = None
     solved: dict[Callable[..., Any], Any] = dataclasses.field(default_factory=dict)
 
@@ -214,6 +205,7 @@ class Plan:
         self.own_body_fields: list[Field] = []
         self.request_names: list[str] = []
         self.response_names: list[str] = []
+        self.background_names: list[str] = []
         self.dependencies: list[tuple[str | None, Plan, bool]] = []
         for marker in leading:
             if marker.dependency is None:
@@ -241,6 +233,9 @@ class Plan:
 
     def uses_response(self) -> bool:
         return bool(self.response_names) or any(plan.uses_response() for _, plan, _ in self.dependencies)
+
+    def uses_request(self) -> bool:
+        return bool(self.request_names) or any(plan.uses_request() for _, plan, _ in self.dependencies)
 
     def _add(self, parameter: inspect.Parameter, path_names: Collection[str], seen: tuple[Any, ...]) -> None:
         owner, name = describe(self.call), parameter.name
@@ -277,6 +272,8 @@ class Plan:
             self.request_names.append(name)
         elif _is_class(annotation, Response):
             self.response_names.append(name)
+        elif _is_class(annotation, BackgroundTasks):
+            self.background_names.append(name)
         else:
             annotation = Any if annotation is _EMPTY else annotation
             if marker is None:
@@ -307,6 +304,10 @@ class Plan:
             values[name] = request
         for name in self.response_names:
             values[name] = reading.response
+        for name in self.background_names:
+            if reading.background is None:
+                reading.background = BackgroundTasks()
+            values[name] = reading.background
         return values
 
     def _read_body(self, body: Any, values: dict[str, Any], errors: list[Any]) -> None:

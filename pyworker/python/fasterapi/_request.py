@@ -112,11 +112,15 @@ def parse_cookies(fields: list[str]) -> dict[str, str]:
 
 
 class Request:
-    """One HTTP request with its whole body."""
+    """One HTTP request. Its body is read when it is asked for, once, as a whole or piece by piece."""
 
-    def __init__(self, exchange: "Exchange", app: "FastAPI") -> None:
+    def __init__(self, exchange: "Exchange", app: "FastAPI", body: bytes | None = None) -> None:
+        """`body`: the whole body, where somebody has read it already."""
         self._exchange = exchange
         self.app = app
+        self._body = body
+        self._pieces_taken = False
+        self._exhausted = False
 
     @property
     def method(self) -> str:
@@ -170,12 +174,31 @@ class Request:
         return self.url.replace(path="/", query="", fragment="")
 
     async def body(self) -> bytes:
-        return self._exchange.body
+        """The whole body, collected. RuntimeError when pieces of it were taken already; ClientDisconnected."""
+        if self._body is None:
+            if self._pieces_taken:
+                raise RuntimeError("the body cannot be read as a whole: pieces of it were taken from stream() already")
+            self._body = b"".join([piece async for piece in self.stream()])
+        return self._body
 
     async def stream(self) -> AsyncIterator[bytes]:
-        yield self._exchange.body
+        """The body's pieces as they come, then an empty one. A client that sends faster than they are taken has to wait.
+        RuntimeError when it was read to its end before; ClientDisconnected when the client went away before that."""
+        if self._body is not None:
+            yield self._body
+        else:
+            if self._exhausted:
+                raise RuntimeError("the body was read to its end already")
+            while piece := await self._exchange.receive():
+                self._pieces_taken = True
+                yield piece
+            self._exhausted = True
         yield b""
+
+    async def is_disconnected(self) -> bool:
+        """Whether the client went away."""
+        return self._exchange.disconnected
 
     async def json(self) -> Any:
         """Raises json.JSONDecodeError."""
-        return _json.loads(self._exchange.body)
+        return _json.loads(await self.body())

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import quote
 
 from fasterapi import _json
+from fasterapi._background import BackgroundTask
 from fasterapi._mappings import MutableHeaders
 
 if TYPE_CHECKING:
-    from fasterapi._native import Answer
+    from fasterapi._native import Answer, Exchange
+    from fasterapi._threads import ThreadPool
 
 JSON_HEADER = (b"content-type", b"application/json")
 
@@ -31,6 +33,8 @@ class Response:
 
     media_type: ClassVar[str | None] = None
     charset: ClassVar[str] = "utf-8"
+    is_live: ClassVar[bool] = False
+    """It writes its body by itself, while it is made."""
 
     def __init__(
         self,
@@ -38,8 +42,10 @@ class Response:
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,
         media_type: str | None = None,
+        background: BackgroundTask | None = None,
     ) -> None:
         self.status_code = int(status_code)
+        self.background = background
         self.body = self.render(content)
         self.headers = MutableHeaders(headers)
         kind = media_type or self.media_type
@@ -112,6 +118,16 @@ class Response:
             samesite=samesite,
         )
 
+    async def send(self, exchange: "Exchange", threads: "ThreadPool") -> None:
+        """Answers. What it leaves for the background is for the caller to run."""
+        status, fields, body = self.answer()
+        exchange.start(status, fields)
+        await exchange.write(body, end=True)
+
+    def outcome(self) -> "Answer | Response":
+        """The answer where that is all there is to do; else the response itself, which has to be sent."""
+        return self if self.is_live or self.background is not None else self.answer()
+
     def answer(self) -> "Answer":
         fields = [field for field in self.headers.raw if field[0] not in _EDGE_FIELDS]
         return self.status_code, fields, self.body if has_body(self.status_code) else b""
@@ -133,16 +149,25 @@ class PlainTextResponse(Response):
 
 
 class RedirectResponse(Response):
-    def __init__(self, url: object, status_code: int = 307, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status_code=status_code, headers=headers)
+    def __init__(
+        self,
+        url: object,
+        status_code: int = 307,
+        headers: Mapping[str, str] | None = None,
+        background: BackgroundTask | None = None,
+    ) -> None:
+        super().__init__(status_code=status_code, headers=headers, background=background)
         # Reserved characters and existing escapes pass: the target is a URL already, only not a clean one perhaps.
         self.headers["location"] = quote(str(url), safe=":/%#?=@[]!$&'()*+,;")
 
 
-def encode(value: Any, status: int) -> "Answer":
-    """The answer that a handler's result stands for."""
-    if isinstance(value, Response):
-        return value.answer()
+def encode(value: Any, status: int) -> "Answer | Response":
+    """The answer that a handler's result stands for, or the response that has to be sent."""
+    return value.outcome() if isinstance(value, Response) else encode_plain(value, status)
+
+
+def encode_plain(value: Any, status: int) -> "Answer":
+    """The answer of a result that is no response."""
     if not has_body(status):
         return status, [], b""
     return status, [JSON_HEADER], _json.dumps(value)

@@ -1,11 +1,13 @@
 """The pool of threads in which plain `def` handlers run, so that they do not hold up the event loop."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import copy_context
 from functools import partial
+from typing import Any
 
 from typing_extensions import ParamSpec, TypeVar
 
@@ -21,16 +23,29 @@ def _without_stop_iteration(call: Callable[[], T]) -> T:
         raise RuntimeError("a function raised StopIteration") from error
 
 
+def is_async(call: Any) -> bool:
+    """Whether calling gives a coroutine."""
+    while isinstance(call, partial):
+        call = call.func
+    return inspect.iscoroutinefunction(call) or (
+        not inspect.isfunction(call) and inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
+    )
+
+
 class ThreadPool:
     """At most `size` threads, started as they are needed."""
 
     def __init__(self, size: int) -> None:
         self._executor = ThreadPoolExecutor(size, thread_name_prefix="fasterapi")
 
-    async def run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
         """Calls in a thread that sees the caller's context variables; what it sets in them stays its own."""
         task = partial(copy_context().run, _without_stop_iteration, partial(call, *args, **kwargs))
-        return await asyncio.get_running_loop().run_in_executor(self._executor, task)
+        return asyncio.get_running_loop().run_in_executor(self._executor, task)
+
+    async def run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """`submit`, and its result."""
+        return await self.submit(call, *args, **kwargs)
 
     @asynccontextmanager
     async def entered(self, manager: AbstractContextManager[T]) -> AsyncIterator[T]:

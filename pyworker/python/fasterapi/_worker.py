@@ -1,6 +1,7 @@
 """A worker process: takes its lanes from the edge, imports the application, answers until it is told to stop.
 
-Invariant: after the attach message the edge hears exactly one of `ready` and `failed`, and `failed` is followed by exit code 3.
+Invariant: after the attach message the edge hears exactly one of `ready` and `failed`, and `failed` is followed by exit code 3;
+each of its pings is answered by one pong, from the event loop.
 Nothing here restarts anything: that is the edge's business.
 """
 
@@ -12,26 +13,28 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import orjson
 
 from fasterapi import _json
+from fasterapi._application import Application, FastAPIApplication
+from fasterapi._asgi import AsgiApplication, LifespanMode
 from fasterapi._control import Control, ControlClosed
-from fasterapi._endpoint import compile_route
-from fasterapi._lifespan import running
-from fasterapi._load import load_app
+from fasterapi._load import AnyInterface, load
 from fasterapi._loop import RingSelector, patch_current_task
 from fasterapi._response import encode
 
 if TYPE_CHECKING:
-    from fasterapi._app import FastAPI
-    from fasterapi._native import Answer, Endpoint, Exchange, Lanes
+    from fasterapi._native import Lanes
 
 log = logging.getLogger("fasterapi.worker")
 
 EXIT_FAILED = 3
+DUMP_SIGNAL = 16
+"""SIGSTKFLT, by which the edge asks for the stacks of all threads when the event loop is stuck. No kernel sends it and no
+application is known to use it; `signal` names it since Python 3.11."""
 _IN_FLIGHT_POLL_S = 0.002
 _STRAY_TASKS_S = 5.0
 """How long tasks that handlers left behind may take after the last answer. The edge's own deadline stands above this."""
@@ -47,6 +50,11 @@ class Attach(TypedDict, total=False):
     app_dir: str | None
     debug: bool
     log_level: str
+    server: tuple[str, int | None]
+    interface: AnyInterface
+    factory: bool
+    root_path: str
+    lifespan: LifespanMode
 
 
 class _Failed(Exception):
@@ -59,7 +67,9 @@ def main() -> int:
     """Runs the worker on the control channel that stands on descriptor 0; returns the exit code."""
     # Ctrl-C reaches the whole foreground group: what it means for the workers is for the edge to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    faulthandler.enable()  # SIGABRT from outside then says where a stuck worker stands.
+    faulthandler.enable()
+    # In C, at once: a loop that is stuck runs no Python handler. The application may have its own stderr, so it keeps this one.
+    faulthandler.register(DUMP_SIGNAL, file=os.fdopen(os.dup(2), "w"), all_threads=True)
     control = Control.from_stdin()
     try:
         return _run(control)
@@ -85,14 +95,12 @@ def _run(control: Control) -> int:
         asyncio.set_event_loop(loop)
         undo = patch_current_task(lanes.current_task, loop)
         try:
-            app = load_app(attach["app"], attach.get("app_dir"))
-            app.debug = app.debug or bool(attach.get("debug"))
-            endpoints = _compile(app, _native.Endpoint)
+            app = _load(attach)
         except (Exception, SystemExit) as error:
             raise _Failed("import") from error
-        loop.run_until_complete(_Serving(control, lanes, app, attach["app"]).run(endpoints))
+        loop.run_until_complete(_Serving(control, lanes, app, attach["app"]).run())
         loop.run_until_complete(loop.shutdown_asyncgens())
-        app.threads.close()
+        app.close()
         return 0
     except _Failed as failure:
         cause = failure.__cause__ or failure
@@ -114,12 +122,19 @@ def _run(control: Control) -> int:
             loop.close()
 
 
-def _compile(app: "FastAPI", endpoint: "type[Endpoint]") -> "list[Endpoint]":
-    specs = [compile_route(route, app) for route in app.routes]
-    return [
-        endpoint(spec.slow, param_names=spec.param_names, fast=spec.fast, fast_args=spec.fast_args, status=spec.status)
-        for spec in specs
-    ]
+def _load(attach: Attach) -> Application:
+    interface, factory = attach.get("interface", "auto"), attach.get("factory", False)
+    found = load(attach["app"], attach.get("app_dir"), interface=interface, factory=factory)
+    if found.interface == "native":
+        return FastAPIApplication(found.app, debug=attach.get("debug", False))
+    if found.interface == "asgi":
+        return AsgiApplication(
+            found.app,
+            server=attach.get("server"),
+            root_path=attach.get("root_path", ""),
+            lifespan=attach.get("lifespan", "auto"),
+        )
+    raise TypeError(f"{attach['app']!r} is a WSGI application; that interface is not supported yet")
 
 
 def _configure_logging(attach: Attach) -> None:
@@ -142,19 +157,19 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
 class _Serving:
     """The time between import and exit."""
 
-    def __init__(self, control: Control, lanes: "Lanes", app: "FastAPI", reference: str) -> None:
+    def __init__(self, control: Control, lanes: "Lanes", app: Application, reference: str) -> None:
         self._control = control
         self._lanes = lanes
         self._app = app
         self._reference = reference
         self._stopping = asyncio.Event()
 
-    async def run(self, endpoints: "Sequence[Endpoint]") -> None:
+    async def run(self) -> None:
         loop = asyncio.get_running_loop()
         lanes, app = self._lanes, self._app
         loop.add_reader(self._control.fileno(), self._on_control)
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
-        life = running(app)
+        life = app.life()
         try:
             await life.__aenter__()
         except (Exception, SystemExit) as error:
@@ -162,15 +177,16 @@ class _Serving:
         try:
             residents = asyncio.all_tasks()
             lanes.serve(
-                endpoints,
+                app.endpoints(),
                 loop=loop,
                 dumps=orjson.dumps,
                 dumps_args=(_json.default, _json.OPTION),
                 encode=encode,
-                fail=self._fail,
+                fail=app.fail,
+                deliver=app.deliver,
             )
             loop.add_reader(lanes.fileno(), lanes.drain)
-            self._control.send("ready", self._ready())
+            self._control.send("ready", {**app.manifest(), "app": self._reference})
             await self._stopping.wait()
             await self._finish(residents)
         finally:
@@ -179,15 +195,6 @@ class _Serving:
             loop.remove_reader(lanes.fileno())
             loop.remove_signal_handler(signal.SIGTERM)
             loop.remove_reader(self._control.fileno())
-
-    def _ready(self) -> dict[str, Any]:
-        routes = [
-            {"id": place, "methods": list(route.methods), "path": route.path} for place, route in enumerate(self._app.routes)
-        ]
-        return {"routes": routes, "redirect_slashes": self._app.redirect_slashes, "app": self._reference}
-
-    def _fail(self, error: BaseException, exchange: "Exchange") -> "Answer":
-        return self._app.fail(error)
 
     def _on_control(self) -> None:
         try:
@@ -199,6 +206,8 @@ class _Serving:
         for message in messages:
             if "stop" in message:
                 self._stopping.set()
+            elif "ping" in message:
+                self._control.send("pong", {"id": message["ping"]["id"], "tasks": len(asyncio.all_tasks())})
             else:
                 log.warning("the edge sent a message that this worker does not know: %s", sorted(message))
 

@@ -32,6 +32,7 @@ pub(super) enum Action {
     },
     Publish,
     Take,
+    Acknowledge,
     Arm,
     Disarm,
     ArmSpace {
@@ -51,7 +52,8 @@ impl Operation {
         let action = match selector >> 1 & 15 {
             0..=5 => Action::Send { size, split },
             6 => Action::GiveUp { size },
-            7..=9 => Action::Publish,
+            7..=8 => Action::Publish,
+            9 => Action::Acknowledge,
             10..=12 => Action::Take,
             13 => Action::Arm,
             14 => Action::ArmSpace { size },
@@ -71,7 +73,10 @@ struct Direction {
     tail: u64,
     tail_published: u64,
     head: u64,
+    /// What the producer can see.
     head_published: u64,
+    /// Where the head was when the consumer last looked whether the producer waits.
+    head_judged: u64,
     /// The consumer wants to hear of the next record.
     armed: bool,
     /// The producer wants to hear when the head gets there.
@@ -142,10 +147,14 @@ impl Model {
             Action::Take => {
                 self.take(side);
             }
+            Action::Acknowledge => {
+                self.ends[side].rx.acknowledge();
+                let incoming = &mut self.directions[1 - side];
+                incoming.head_published = incoming.head;
+            }
             Action::Arm => {
                 let incoming = &mut self.directions[1 - side];
-                let awake =
-                    !incoming.visible.is_empty() || incoming.head != incoming.head_published;
+                let awake = !incoming.visible.is_empty() || incoming.head != incoming.head_judged;
                 assert_eq!(self.ends[side].rx.pending(), !incoming.visible.is_empty());
                 assert_eq!(self.ends[side].rx.arm(), awake, "arm");
                 incoming.armed = !awake;
@@ -183,7 +192,7 @@ impl Model {
         outgoing.visible.append(&mut outgoing.committed);
         outgoing.tail_published = outgoing.tail;
         let incoming = &mut self.directions[1 - side];
-        incoming.head_published = incoming.head;
+        (incoming.head_published, incoming.head_judged) = (incoming.head, incoming.head);
         let reached = incoming.space_wanted.is_some_and(|needed| needed <= incoming.head);
         if reached {
             incoming.space_wanted = None;

@@ -1,5 +1,8 @@
 //! Each case is a script over virtual time: what happens, and which actions that makes, in order.
 
+mod random;
+mod renewal;
+
 use std::os::unix::process::ExitStatusExt;
 
 use super::*;
@@ -14,6 +17,15 @@ enum Do {
     Faulty(u16, u32),
     Exit(u16, u32),
     SpawnFailed(u16, u32),
+    Stick(u16, u32),
+    /// Nothing of it is in flight any more.
+    Retired(u16, u32),
+    Reload,
+    Scale(usize),
+    /// Recycle this place.
+    Drain(u16),
+    /// It has served so many requests and holds so many bytes.
+    Usage(u16, u32, u64, u64),
     After(Duration),
     Stop,
     ShardFailed,
@@ -29,9 +41,13 @@ struct World {
 
 impl World {
     fn new(workers: u16) -> Self {
+        Self::with(Settings::default(), workers)
+    }
+
+    fn with(settings: Settings, workers: u16) -> Self {
         #[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
         let now = Instant::now();
-        Self { pool: Lifecycle::new(workers, now), now }
+        Self { pool: Lifecycle::new(settings, workers, now), now }
     }
 
     fn apply(&mut self, input: Do) {
@@ -43,6 +59,12 @@ impl World {
             Faulty(w, i) => pool.handle_failed(id(w, i), WorkerError::Channel("x".into()), now),
             Exit(w, i) => pool.handle_exited(id(w, i), killed(), now),
             SpawnFailed(w, i) => pool.handle_spawn_failed(id(w, i), "x".into(), now),
+            Stick(w, i) => pool.handle_failed(id(w, i), WorkerError::Stuck(s(1)), now),
+            Retired(w, i) => pool.handle_retired(id(w, i)),
+            Reload => drop(pool.handle_reload(now)),
+            Scale(workers) => assert!(pool.handle_scale(workers, now)),
+            Drain(w) => assert!(pool.handle_drain(WorkerId(w), now)),
+            Usage(w, i, requests, rss) => pool.handle_usage(id(w, i), requests, Some(rss), now),
             Stop => pool.handle_stop(now),
             ShardFailed => pool.handle_server_failed(now),
             Interrupt => pool.handle_interrupt(2, now),
@@ -66,7 +88,7 @@ fn id(worker: u16, incarnation: u32) -> Id {
 
 fn manifest(path: &str) -> Manifest {
     let route = Route { id: 0, methods: vec!["GET".into()], path: path.into() };
-    Manifest { routes: vec![route], redirect_slashes: true }
+    Manifest { routes: vec![route], redirect_slashes: true, catch_all: false }
 }
 
 fn import_error() -> WorkerError {
@@ -80,25 +102,46 @@ fn killed() -> ExitStatus {
 
 fn describe(action: Action) -> String {
     let name = |(worker, incarnation): Id| format!("{}.{}", worker.0, incarnation.0);
+    let names = |ids: Vec<Id>| ids.into_iter().map(name).collect::<Vec<_>>().join(" ");
     match action {
         Action::Spawn(id) => format!("spawn {}", name(id)),
-        Action::Attach(id) => format!("attach {}", name(id)),
+        Action::Switch { attach, retire } if retire.is_empty() => {
+            format!("attach {}", names(attach))
+        }
+        Action::Switch { attach, retire } if attach.is_empty() => {
+            format!("retire {}", names(retire))
+        }
+        Action::Switch { attach, retire } => {
+            format!("attach {} retire {}", names(attach), names(retire))
+        }
+        Action::DumpStacks(id) => format!("dump {}", name(id)),
+        Action::Reloaded { generation, error: None } => format!("generation {generation} serves"),
+        Action::Reloaded { generation, .. } => format!("generation {generation} failed"),
+        Action::Recycle { id, cause } => format!("recycle {} {}", name(id), cause.name()),
+        Action::Recycled { worker, error: None } => format!("recycled {}", worker.0),
+        Action::Recycled { worker, .. } => format!("not recycled {}", worker.0),
         Action::SendStop(id) => format!("stop {}", name(id)),
         Action::Kill(id) => format!("kill {}", name(id)),
-        Action::Report { id, error, retry } => {
+        Action::Report { id, error, next } => {
             let what = match error {
                 WorkerError::Application { .. } => "application",
                 WorkerError::Exited(_) => "exited",
                 WorkerError::StartTimeout(_) => "late",
                 WorkerError::Changed => "changed",
                 WorkerError::Spawn(_) => "spawn",
-                WorkerError::Channel(_)
-                | WorkerError::Routes(_)
-                | WorkerError::Lane(_)
-                | WorkerError::Stuck(_) => "faulty",
+                WorkerError::Stuck(_) => "stuck",
+                WorkerError::Channel(_) | WorkerError::Routes(_) | WorkerError::Lane(_) => "faulty",
             };
-            let retry = retry.map_or_else(|| "no".into(), |delay| delay.as_millis().to_string());
-            format!("report {} {what} retry {retry}", name(id))
+            let next = match next {
+                Next::Respawn(delay) => format!("respawn {}", delay.as_millis()),
+                Next::Retry(delay) => format!("retry {}", delay.as_millis()),
+                Next::Succeeded => "succeeded".to_owned(),
+                Next::KeepOld => "keep old".to_owned(),
+                Next::AwaitReload => "await reload".to_owned(),
+                Next::GiveUp => "give up".to_owned(),
+                Next::Nothing => "nothing".to_owned(),
+            };
+            format!("report {} {what}: {next}", name(id))
         }
         Action::DrainShards(time) => format!("drain {}", time.as_secs()),
         Action::Finish(outcome) => format!("finish {outcome:?}"),
@@ -114,9 +157,9 @@ const fn ms(millis: u64) -> Duration {
 }
 
 /// What it shows, how many places, and the script.
-type Case = (&'static str, u16, &'static [(Do, &'static [&'static str])]);
+type Case<'a> = (&'a str, u16, &'a [(Do, &'a [&'a str])]);
 
-const CASES: &[Case] = &[
+const CASES: &[Case<'static>] = &[
     (
         "workers get ready, are drained and stopped in that order",
         2,
@@ -133,7 +176,7 @@ const CASES: &[Case] = &[
         "an application that cannot be imported ends the server, reported once",
         2,
         &[
-            (Fail(1, 1), &["report 1.1 application retry no", "drain 0", "stop 0.1"]),
+            (Fail(1, 1), &["report 1.1 application: give up", "drain 0", "stop 0.1"]),
             (Fail(0, 1), &[]),
             (Exit(0, 1), &[]),
             (Exit(1, 1), &[]),
@@ -143,14 +186,14 @@ const CASES: &[Case] = &[
     (
         "so does a worker that just ends, or hangs, before any was ready",
         1,
-        &[(Exit(0, 1), &["report 0.1 exited retry no", "drain 0"]), (Drained, &["finish Failed"])],
+        &[(Exit(0, 1), &["report 0.1 exited: give up", "drain 0"]), (Drained, &["finish Failed"])],
     ),
     (
         "",
         1,
         &[
             (After(s(119)), &[]),
-            (After(s(1)), &["kill 0.1", "report 0.1 late retry no", "drain 0"]),
+            (After(s(1)), &["kill 0.1", "report 0.1 late: give up", "drain 0"]),
             (Drained, &[]),
             (Exit(0, 1), &["finish Failed"]),
         ],
@@ -159,7 +202,7 @@ const CASES: &[Case] = &[
         "",
         1,
         &[
-            (SpawnFailed(0, 1), &["report 0.1 spawn retry no", "drain 0"]),
+            (SpawnFailed(0, 1), &["report 0.1 spawn: give up", "drain 0"]),
             (Drained, &["finish Failed"]),
         ],
     ),
@@ -170,7 +213,7 @@ const CASES: &[Case] = &[
             (Ready(0, 1), &["attach 0.1"]),
             (Ready(1, 1), &["attach 1.1"]),
             (After(s(20)), &[]),
-            (Exit(0, 1), &["report 0.1 exited retry 50"]),
+            (Exit(0, 1), &["report 0.1 exited: respawn 50"]),
             (After(ms(49)), &[]),
             (After(ms(1)), &["spawn 0.2"]),
             (Ready(0, 2), &["attach 0.2"]),
@@ -181,11 +224,11 @@ const CASES: &[Case] = &[
         2,
         &[
             (Ready(0, 1), &["attach 0.1"]),
-            (Fail(1, 1), &["report 1.1 application retry 50"]),
+            (Fail(1, 1), &["report 1.1 application: respawn 50"]),
             (After(s(1)), &[]),
             (Exit(1, 1), &[]),
             (After(ms(50)), &["spawn 1.2"]),
-            (Fail(1, 2), &["report 1.2 application retry 100"]),
+            (Fail(1, 2), &["report 1.2 application: respawn 100"]),
             (After(s(5)), &["kill 1.2"]),
             (Exit(1, 2), &[]),
             (After(ms(100)), &["spawn 1.3"]),
@@ -196,7 +239,7 @@ const CASES: &[Case] = &[
         2,
         &[
             (Ready(0, 1), &["attach 0.1"]),
-            (ReadyWithOtherRoutes(1, 1), &["kill 1.1", "report 1.1 changed retry 50"]),
+            (ReadyWithOtherRoutes(1, 1), &["kill 1.1", "report 1.1 changed: respawn 50"]),
             (Exit(1, 1), &[]),
             (After(ms(50)), &["spawn 1.2"]),
         ],
@@ -206,7 +249,7 @@ const CASES: &[Case] = &[
         1,
         &[
             (Ready(0, 1), &["attach 0.1"]),
-            (Faulty(0, 1), &["kill 0.1", "report 0.1 faulty retry 50"]),
+            (Faulty(0, 1), &["kill 0.1", "report 0.1 faulty: respawn 50"]),
             (Faulty(0, 1), &[]),
             (Ready(0, 1), &[]),
             (Exit(0, 1), &[]),
@@ -214,7 +257,7 @@ const CASES: &[Case] = &[
             (Exit(0, 1), &[]),
             (Fail(0, 1), &[]),
             (Ready(0, 2), &["attach 0.2"]),
-            (Ready(0, 2), &["kill 0.2", "report 0.2 faulty retry 100"]),
+            (Ready(0, 2), &["kill 0.2", "report 0.2 faulty: respawn 100"]),
         ],
     ),
     (
@@ -222,7 +265,7 @@ const CASES: &[Case] = &[
         3,
         &[
             (Ready(0, 1), &["attach 0.1"]),
-            (Exit(1, 1), &["report 1.1 exited retry 50"]),
+            (Exit(1, 1), &["report 1.1 exited: respawn 50"]),
             (Stop, &["drain 25", "stop 2.1"]),
             (After(s(5)), &["kill 2.1"]),
             (Exit(2, 1), &[]),
@@ -248,7 +291,7 @@ const CASES: &[Case] = &[
         &[
             (Ready(0, 1), &["attach 0.1"]),
             (Stop, &["drain 25"]),
-            (Exit(0, 1), &["report 0.1 exited retry no"]),
+            (Exit(0, 1), &["report 0.1 exited: nothing"]),
             (Drained, &["finish Stopped"]),
         ],
     ),
@@ -286,10 +329,9 @@ const CASES: &[Case] = &[
     ),
 ];
 
-#[test]
-fn scripts() {
-    for (name, workers, script) in CASES {
-        let mut world = World::new(*workers);
+fn play(settings: Settings, cases: &[Case<'_>]) {
+    for (name, workers, script) in cases {
+        let mut world = World::with(settings, *workers);
         let spawns: Vec<_> = (0..*workers).map(|worker| format!("spawn {worker}.1")).collect();
         assert_eq!(world.actions(), spawns, "{name}");
         for (step, (input, expected)) in script.iter().enumerate() {
@@ -297,6 +339,11 @@ fn scripts() {
             assert_eq!(world.actions(), *expected, "{name}, step {step}: {input:?}");
         }
     }
+}
+
+#[test]
+fn scripts() {
+    play(Settings::default(), CASES);
 }
 
 #[test]

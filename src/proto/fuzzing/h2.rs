@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-const OPTIONS: Options = Options { body_size_max: 4096 };
+const BODY_SIZE_MAX: u64 = 4096;
 
 /// What became of one stream; pieces of its body are joined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn h2_session(data: &[u8]) {
 #[expect(clippy::disallowed_methods, reason = "a fuzz target has no shard to give it the time")]
 pub fn h2_events(stream: &[u8], size: usize) -> BTreeMap<u32, Seen> {
     let now = Instant::now();
-    let mut engine = H2::new(OPTIONS, now);
+    let mut engine = H2::new(Options { body_size_max: BODY_SIZE_MAX, ..Options::default() }, now);
     let mut head = RequestHead::default();
     let mut seen: BTreeMap<u32, Seen> = BTreeMap::new();
     let mut out = Vec::new();
@@ -92,7 +92,7 @@ fn note(
             assert!(!entry.ended && entry.refused.is_none() && !entry.reset, "after its end");
             assert!(end || !data.is_empty());
             entry.body.extend_from_slice(&data);
-            assert!(entry.body.len() as u64 <= OPTIONS.body_size_max);
+            assert!(entry.body.len() as u64 <= BODY_SIZE_MAX);
             entry.ended = end;
             engine.credit(stream, data.len(), now);
             if end {

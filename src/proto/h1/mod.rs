@@ -220,6 +220,18 @@ impl H1 {
         matches!(self.request, Request::Done)
     }
 
+    /// True when no head of a response to the current request was encoded. (Informational ones are none.)
+    pub const fn response_waits(&self) -> bool {
+        matches!(self.response, Response::Waiting)
+    }
+
+    /// Forgets the response under way, all of whose bytes the caller has taken back: another may be encoded in its place.
+    pub const fn retract(&mut self) {
+        if !matches!(self.response, Response::Over) {
+            self.response = Response::Waiting;
+        }
+    }
+
     /// Announces `Connection: close` on this response if its head is not out yet, and closes after it in any case.
     pub const fn close_after_response(&mut self) {
         self.close = true;

@@ -36,7 +36,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -55,14 +55,16 @@ use super::{
     head::{BodyLength, RequestHead},
 };
 use crate::limits::{
-    EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_ECHOES_MAX, H2_FORCED_RESETS_MAX, H2_QUANTUM,
-    H2_STREAMS_MAX, H2_UNSEEN_RESETS_MAX, H2_UNSENT_SIZE_MAX, HEAD_SIZE_MAX,
+    BODY_SIZE_MAX, BODY_TIMEOUT, EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_ECHOES_MAX,
+    H2_FORCED_RESETS_MAX, H2_QUANTUM, H2_STREAMS_MAX, H2_UNSEEN_RESETS_MAX, H2_UNSENT_SIZE_MAX,
+    HEAD_SIZE_MAX, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT,
 };
 use budget::{Budgets, Exhausted};
 use frames::FrameScan;
 use pipe::{Pipe, Queues};
 use ready::Ready;
 use request::Asked;
+use response::Sending;
 use stream::{Reading, Received, Stream, Turn};
 use timers::Timers;
 
@@ -71,6 +73,23 @@ use timers::Timers;
 pub struct Options {
     /// Larger bodies are refused with 413.
     pub body_size_max: u64,
+    /// For the preface, our SETTINGS' acknowledgement, and each frame or block of a head, to be here whole.
+    pub header_timeout: Duration,
+    /// Longest pause inside a body; 408.
+    pub body_timeout: Duration,
+    /// For a connection without a request.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            body_size_max: BODY_SIZE_MAX,
+            header_timeout: HEAD_TIMEOUT,
+            body_timeout: BODY_TIMEOUT,
+            keepalive_timeout: KEEPALIVE_TIMEOUT,
+        }
+    }
 }
 
 /// Something that a client did, or that became possible.
@@ -172,7 +191,7 @@ impl H2 {
             queues,
             scan: FrameScan::new(),
             budgets: Budgets::new(now),
-            timers: Timers::new(now),
+            timers: Timers::new(&options, now),
             streams: Slab::new(),
             ready: Ready::default(),
             events: VecDeque::new(),
@@ -206,7 +225,8 @@ impl H2 {
                 return input.len();
             }
         }
-        self.timers.received(taken.len(), self.scan.partial(), now);
+        let partial = self.scan.partial();
+        self.timers.received(taken.len(), partial, self.options.header_timeout, now);
         self.queues.borrow_mut().push(taken);
         self.accept_due = true;
         taken.len()
@@ -306,6 +326,12 @@ impl H2 {
         matches!(self.phase, Phase::Closed)
     }
 
+    /// True when no head of a response to this request was taken, and one may be. (Informational ones are none.)
+    pub fn response_waits(&self, stream: StreamKey) -> bool {
+        let entry = self.streams.get(stream.slot).filter(|entry| entry.id == stream.id);
+        entry.is_some_and(|entry| entry.sending == Sending::Head)
+    }
+
     /// Streams that have not ended.
     pub fn streams(&self) -> usize {
         self.streams.len()
@@ -402,7 +428,7 @@ impl H2 {
             self.charge(now);
             return None;
         }
-        self.timers.stream_opened(now);
+        self.timers.stream_opened(self.options.body_timeout, now);
         let asked = request::fill(&request, end, head);
         let too_large =
             matches!(head.body, BodyLength::Known(length) if length > self.options.body_size_max);

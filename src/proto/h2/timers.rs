@@ -12,14 +12,14 @@ use std::{
 use h2::{Ping, Reason};
 
 use super::{
-    H2, StreamKey,
+    H2, Options, StreamKey,
     frames::Partial,
     stream::{Reading, Stream},
 };
 use crate::{
     limits::{
-        BODY_TIMEOUT, EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_PING_INTERVAL, H2_PING_TIMEOUT,
-        HEAD_TIMEOUT, KEEPALIVE_TIMEOUT, RATE_GRACE_MS, SEND_TIMEOUT,
+        EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_PING_INTERVAL, H2_PING_TIMEOUT, RATE_GRACE_MS,
+        SEND_TIMEOUT,
     },
     proto::{error::Refusal, rate::MinRate},
 };
@@ -48,8 +48,8 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    pub(super) fn new(now: Instant) -> Self {
-        let settings_due = now + HEAD_TIMEOUT;
+    pub(super) fn new(options: &Options, now: Instant) -> Self {
+        let settings_due = now + options.header_timeout;
         Self {
             settings_due: Some(settings_due),
             partial: None,
@@ -70,7 +70,13 @@ impl Timers {
     }
 
     /// Bytes arrived, and left this incomplete.
-    pub(super) fn received(&mut self, bytes: usize, partial: Partial, now: Instant) {
+    pub(super) fn received(
+        &mut self,
+        bytes: usize,
+        partial: Partial,
+        header_timeout: Duration,
+        now: Instant,
+    ) {
         self.last_input = now;
         self.seen(now);
         if let Some((_, received)) = &mut self.upload {
@@ -85,7 +91,7 @@ impl Timers {
             }
             (Partial::Other(frame), Some((since, same))) if frame == same => Some((since, same)),
             (Partial::Other(frame), _) => {
-                self.arm(now + HEAD_TIMEOUT);
+                self.arm(now + header_timeout);
                 Some((now, frame))
             }
         };
@@ -104,10 +110,10 @@ impl Timers {
     }
 
     /// A request has begun.
-    pub(super) fn stream_opened(&mut self, now: Instant) {
+    pub(super) fn stream_opened(&mut self, body_timeout: Duration, now: Instant) {
         self.idle_since = None;
         self.upload.get_or_insert((now, 0));
-        self.arm(now + Duration::from_millis(RATE_GRACE_MS));
+        self.arm(now + body_timeout.min(Duration::from_millis(RATE_GRACE_MS)));
     }
 
     /// A response waits for the client's window from now on.
@@ -150,7 +156,8 @@ impl H2 {
         if self.is_closed() || now < self.timers.wake_at {
             return;
         }
-        let mut next = now + KEEPALIVE_TIMEOUT;
+        let Options { header_timeout, body_timeout, keepalive_timeout, .. } = self.options;
+        let mut next = now + keepalive_timeout;
         let mut is_due = |deadline: Option<Instant>| match deadline {
             Some(deadline) if deadline <= now => true,
             Some(deadline) => {
@@ -163,13 +170,13 @@ impl H2 {
         if is_due(self.timers.settings_due) {
             return self.close(Reason::SETTINGS_TIMEOUT);
         }
-        if is_due(self.timers.partial.map(|(since, _)| since + HEAD_TIMEOUT)) {
+        if is_due(self.timers.partial.map(|(since, _)| since + header_timeout)) {
             return self.close(Reason::ENHANCE_YOUR_CALM);
         }
         if self.streams.is_empty() {
             let since = *self.timers.idle_since.get_or_insert(now);
             let leaving = self.timers.leaving.map(|since| since + H2_PING_TIMEOUT);
-            if is_due(Some(since + KEEPALIVE_TIMEOUT)) || is_due(leaving) {
+            if is_due(Some(since + keepalive_timeout)) || is_due(leaving) {
                 return self.close(Reason::NO_ERROR);
             }
         } else if is_due(self.timers.pinged.map(|(since, _)| since + H2_PING_TIMEOUT)) {
@@ -191,7 +198,7 @@ impl H2 {
                 since = Some(since.map_or(stream.opened, |since| since.min(stream.opened)));
                 let is_arriving = self.timers.partial_data == Some(stream.id);
                 let last = if is_arriving { self.timers.last_input } else { stream.last_data };
-                if is_due(Some(last + BODY_TIMEOUT)) {
+                if is_due(Some(last + body_timeout)) {
                     due.push((key, Due::Refuse));
                 }
             }

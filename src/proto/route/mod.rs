@@ -102,6 +102,8 @@ pub struct Routes {
     /// All routes: what matches, whatever the method.
     any: Table,
     redirect_slashes: bool,
+    /// The id for whatever no route takes.
+    catch_all: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -164,7 +166,13 @@ impl Routes {
             .collect();
         let every = Table::new(&routes, Cut::AfterSureMatch, |route| route.methods.is_empty());
         let any = Table::new(&routes, Cut::Nowhere, |_| true);
-        Ok(Self { routes, known, other, every, any, redirect_slashes })
+        Ok(Self { routes, known, other, every, any, redirect_slashes, catch_all: None })
+    }
+
+    /// Sends what no route takes to this id: any method, any path, `*` too.
+    #[must_use]
+    pub fn catching_all(self, id: u32) -> Self {
+        Self { catch_all: Some(id), ..self }
     }
 
     /// Routes a request by its percent-decoded path. `params` is cleared, and filled for [`Found::Route`]: spans
@@ -186,7 +194,10 @@ impl Routes {
             }
         }
         params.clear();
-        self.explain(method, path)
+        match self.catch_all {
+            Some(id) => Found::Route { id },
+            None => self.explain(method, path),
+        }
     }
 
     /// Why no route took the request.

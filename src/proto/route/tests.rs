@@ -330,3 +330,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_catch_all_takes_what_no_route_takes() {
+    let routes = Routes::new(vec![spec(7, "/a/{b}", &["GET"])], true).unwrap().catching_all(3);
+    assert_eq!(find(&routes, Method::Get, "/a/x").0, Found::Route { id: 7 });
+    for (method, path) in [
+        (Method::Post, "/a/x"),
+        (Method::Get, "/a/x/"),
+        (Method::Options, "*"),
+        (Method::Connect, ""),
+        (Method::Get, "/"),
+    ] {
+        assert_eq!(find(&routes, method, path), (Found::Route { id: 3 }, vec![]), "{path}");
+    }
+    let mut params = Vec::new();
+    assert_eq!(routes.find(Method::Other, b"BREW", b"/", &mut params), Found::Route { id: 3 });
+}

@@ -1,13 +1,16 @@
 //! What is begun ends once: exchanges, connections, load.
 
-use super::script::Stage;
+use super::{Report, script::Stage};
 use crate::{
     ipc::message::{Cancellation, Response, ToWorker},
     limits,
+    pool::WorkerId,
     span::{Field, Span},
 };
 
 const HANG: &[u8] = b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n";
+
+const POST: &[u8] = b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nok";
 
 #[test]
 fn a_connection_that_is_closing_does_not_touch_the_exchange_that_got_its_slot() {
@@ -51,6 +54,7 @@ fn a_broken_worker_does_not_cancel_through_a_connection_that_is_closing() {
     stage.send(other, HANG);
     stage.take();
     stage.unstick();
+    stage.finish(client);
     assert_eq!(stage.held(), (1, 1));
     assert!(stage.lane.receive().unwrap().is_none(), "nobody cancelled the second");
 }
@@ -60,8 +64,9 @@ fn when_client_and_worker_go_in_one_turn_nothing_is_left() {
     let mut stage = Stage::new();
     for _ in 0..3 {
         let client = stage.connect();
-        stage.send(client, HANG);
+        stage.send(client, POST);
     }
+    while stage.lane.receive().unwrap().is_some() {}
     assert_eq!((stage.load.get(), stage.held()), (3, (3, 3)));
     let client = stage.connect();
     stage.send(client, HANG);
@@ -135,6 +140,50 @@ fn a_response_that_is_longer_than_it_says_from_the_start_is_a_502() {
 }
 
 #[test]
+fn a_response_that_turns_out_too_short_is_a_502_as_long_as_nothing_of_it_was_sent() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(10), b"short", true);
+    stage.publish();
+    let sent = stage.sent(client);
+    assert!(sent.starts_with("HTTP/1.1 502 ") && !sent.contains("short"), "{sent}");
+    assert_eq!((stage.load.get(), stage.held().1, stage.gauge(|g| &g.failed)), (0, 0, 1));
+
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    stage.respond(id, Some(10), b"short", false);
+    stage.publish();
+    assert_eq!(stage.lane.send_body(id, b"", true), Ok(Some(0)));
+    stage.publish();
+    assert!(stage.sent(client).ends_with("\r\n\r\nshort"), "cut off");
+    assert_eq!((stage.load.get(), stage.held().1, stage.gauge(|g| &g.failed)), (0, 0, 2));
+}
+
+#[test]
+fn a_retired_worker_is_reported_when_its_last_exchange_has_ended_and_gets_no_new_one() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    let id = stage.take();
+    let mut old = stage.attach();
+    stage.retire(0);
+    assert!(stage.reports.try_recv().is_err());
+    let other = stage.connect();
+    stage.send(other, HANG);
+    let next = stage.take();
+    stage.respond(next, Some(2), b"ok", true);
+    stage.publish();
+    std::mem::swap(&mut old, &mut stage.lane);
+    stage.respond(id, Some(2), b"ok", true);
+    stage.publish();
+    let report = stage.reports.try_recv();
+    assert!(matches!(report, Ok(Report::Retired { worker: WorkerId(0), .. })), "{report:?}");
+}
+
+#[test]
 fn a_body_beyond_its_announced_length_ends_the_connection_and_is_cancelled() {
     let mut stage = Stage::new();
     let client = stage.connect();
@@ -144,6 +193,7 @@ fn a_body_beyond_its_announced_length_ends_the_connection_and_is_cancelled() {
     stage.publish();
     stage.lane.send_body(id, b"kay", false).unwrap();
     stage.publish();
+    stage.finish(client);
     assert_eq!(stage.held(), (0, 1));
     assert!(matches!(stage.lane.receive(), Ok(Some((_, ToWorker::Cancel(_))))));
     assert!(stage.lane.send_abort(id).unwrap());
@@ -166,8 +216,9 @@ fn an_exchange_is_on_the_list_of_debtors_once_whoever_had_its_slot_before() {
     let (now, mut last) = (core.clock.now, 0);
     for _ in 0..10 {
         core.exchanges.remove(last);
-        last = core.exchanges.insert(0, 0, now);
-        core.exchanges.get_mut(last).unwrap().cancel_due = true;
+        last = core.exchanges.insert(0, now);
+        let entry = core.exchanges.get_mut(last).unwrap();
+        (entry.link, entry.cancel_due) = (Some(0), Some(Cancellation::ClientGone));
         core.list(last);
     }
     core.settle_debts();
@@ -189,6 +240,35 @@ fn what_a_dead_worker_had_published_still_counts() {
     stage.settle();
     assert!(stage.sent(client).ends_with("\r\n\r\nok"), "{}", stage.sent(client));
     assert_eq!((stage.load.get(), stage.held()), (0, (1, 0)));
+}
+
+#[test]
+fn a_whole_answer_is_not_lost_with_the_broken_one_behind_it() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.shard.driver.stuck = true;
+    for body in [b"one", b"two"] {
+        stage.send(client, HANG);
+        let id = stage.take();
+        stage.respond(id, Some(3), body, true);
+        stage.publish();
+    }
+    stage.send(client, HANG);
+    let third = stage.take();
+    stage.respond(third, Some(100), b"begun", false);
+    stage.publish();
+    // The first is sent; the second goes out in one piece with the beginning of the third.
+    stage.shard.driver.stuck = false;
+    stage.shard.turn().unwrap();
+    stage.shard.driver.stuck = true;
+    stage.settle();
+    assert!(stage.lane.send_abort(third).unwrap());
+    stage.publish();
+    stage.unstick();
+    let sent = stage.sent(client);
+    assert!(sent.contains("\r\n\r\ntwo") && sent.ends_with("\r\n\r\nbegun"), "{sent}");
+    stage.finish(client);
+    assert_eq!(stage.held(), (0, 0));
 }
 
 #[test]

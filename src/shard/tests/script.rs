@@ -7,7 +7,10 @@ use std::{
     io,
     net::TcpListener,
     os::fd::{BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -23,9 +26,9 @@ use crate::{
     },
     limits,
     pool::{Incarnation, Link, Load, WorkerId},
-    proto::h1,
+    proto::{h1, route::Routes},
     shard::{
-        Command, Handle, Listener, Options, Report,
+        Command, Gauges, Handle, Limits, Listener, Options, Report,
         turn::{Shard, kind},
     },
     uring::{Completion, Driver, Event, Lease, Stats, Token, Wait},
@@ -138,12 +141,19 @@ pub(super) struct Stage {
     pub(super) lane: WorkerLane,
     pub(super) load: Load,
     pub(super) reports: UnboundedReceiver<Report>,
+    pub(super) gauges: Arc<Gauges>,
     handle: Handle,
+    /// Workers that were ever attached.
+    workers: u16,
 }
 
 impl Stage {
-    #[expect(clippy::disallowed_methods, reason = "time has to begin somewhere")]
     pub(super) fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "time has to begin somewhere")]
+    pub(super) fn with(limits: Limits) -> Self {
         let kernel = Kernel {
             now: Instant::now(),
             completions: Vec::new(),
@@ -157,6 +167,7 @@ impl Stage {
             stuck: false,
             wait: Wait::Poll,
         };
+        let gauges = Arc::default();
         let (sender, reports) = unbounded_channel();
         let (handle, mailbox) = Handle::new(sender).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap().into();
@@ -164,22 +175,37 @@ impl Stage {
             shard: 0,
             listeners: vec![Listener { socket, address: None }],
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
+            limits,
+            gauges: Arc::clone(&gauges),
             spin_max: Duration::ZERO,
             access_log: true,
         };
         let mut shard = Shard::new(kernel, options, mailbox);
         shard.begin();
         let load = Load::default();
-        let lane = attach(&handle, &load);
-        let mut stage = Self { shard, lane, load, reports, handle };
+        let lane = attach(&handle, &load, 0, routes());
+        let mut stage = Self { shard, lane, load, reports, gauges, handle, workers: 1 };
         stage.obey();
         stage
     }
 
-    /// The worker's successor.
-    pub(super) fn attach(&mut self) {
+    /// The worker's successor, or another one that the test goes on with; the lane of the first.
+    pub(super) fn attach(&mut self) -> WorkerLane {
+        self.attach_with(routes())
+    }
+
+    /// As `attach`, with other routes.
+    pub(super) fn attach_with(&mut self, routes: Arc<Routes>) -> WorkerLane {
         self.load = Load::default();
-        self.lane = attach(&self.handle, &self.load);
+        let lane = attach(&self.handle, &self.load, self.workers, routes);
+        self.workers += 1;
+        self.obey();
+        std::mem::replace(&mut self.lane, lane)
+    }
+
+    pub(super) fn retire(&mut self, worker: u16) {
+        let (worker, incarnation) = (WorkerId(worker), Incarnation(1));
+        self.handle.send(Command::Retire { worker, incarnation });
         self.obey();
     }
 
@@ -291,9 +317,15 @@ impl Stage {
         self.settle();
     }
 
+    /// The worker that was attached last; to be seen with the next turn.
     pub(super) fn worker_dies(&mut self) {
-        let pidfd = self.shard.driver.polls.iter().rfind(|token| token.kind == kind::PIDFD);
-        let pidfd = *pidfd.unwrap();
+        self.dies(self.workers - 1);
+    }
+
+    /// Any of them, counted in the order of their coming.
+    pub(super) fn dies(&mut self, worker: u16) {
+        let mut pidfds = self.shard.driver.polls.iter().filter(|token| token.kind == kind::PIDFD);
+        let pidfd = *pidfds.nth(usize::from(worker)).unwrap();
         self.shard.driver.push(pidfd, Event::Readable, true);
     }
 
@@ -304,6 +336,22 @@ impl Stage {
             Some((id, _)) => panic!("something else for {id:x}"),
             None => panic!("no request"),
         }
+    }
+
+    /// The next request at the worker, and its only path parameter.
+    pub(super) fn take_tagged(&mut self) -> (u64, String) {
+        match self.lane.receive().unwrap() {
+            Some((id, ToWorker::Request(request))) => {
+                let tag = request.params[0].of(request.blob).unwrap();
+                (id, String::from_utf8(tag.to_vec()).unwrap())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// One of the shard's counts, as others see it.
+    pub(super) fn gauge(&self, which: impl Fn(&Gauges) -> &AtomicU64) -> u64 {
+        which(&self.gauges).load(Ordering::Relaxed)
     }
 
     /// The worker answers; `length` is what its Content-Length says.
@@ -319,18 +367,18 @@ impl Stage {
     }
 }
 
-fn attach(handle: &Handle, load: &Load) -> WorkerLane {
+fn attach(handle: &Handle, load: &Load, worker: u16, routes: Arc<Routes>) -> WorkerLane {
     let heap = || Arc::new(Segment::heap(Geometry::PRODUCT));
     let (e, w) = (heap(), heap());
     let bell = || Doorbell::new().unwrap();
     let link = Link {
-        worker: WorkerId(0),
+        worker: WorkerId(worker),
         incarnation: Incarnation(1),
         lane: EdgeLane::new(Arc::clone(&e), Arc::clone(&w), Arc::new(bell())),
         bell: bell(),
         pidfd: bell().into(),
         load: load.clone(),
     };
-    assert!(handle.send(Command::Attach(Box::new(link), routes())));
+    assert!(handle.send(Command::Attach(Box::new(link), routes)));
     WorkerLane::new(w, e, Arc::new(bell()))
 }

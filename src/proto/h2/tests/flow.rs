@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-const BIG: Options = Options { body_size_max: 1 << 40 };
+const BIG: Options = super::options(1 << 40);
 
 /// Begins the answer to a GET on a connection with these SETTINGS of the client's.
 fn answering(raw: &mut Raw, id: u32) -> StreamKey {

@@ -17,11 +17,21 @@ use std::time::Instant;
 
 use super::{H2, Options, StreamKey};
 use crate::{
+    limits::{BODY_TIMEOUT, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT},
     proto::head::{BodyLength, ResponseHead},
     span::{Field, Span},
 };
 
-const OPTIONS: Options = Options { body_size_max: 1000 };
+const OPTIONS: Options = options(1000);
+
+const fn options(body_size_max: u64) -> Options {
+    Options {
+        body_size_max,
+        header_timeout: HEAD_TIMEOUT,
+        body_timeout: BODY_TIMEOUT,
+        keepalive_timeout: KEEPALIVE_TIMEOUT,
+    }
+}
 const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
 /// A head as an application makes it.

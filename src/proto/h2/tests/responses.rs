@@ -155,8 +155,10 @@ fn what_cannot_be_sent_is_said_and_another_answer_may_follow() {
 #[test]
 fn one_head_only() {
     let (mut pair, _future, stream) = asked("GET");
+    assert!(pair.engine.response_waits(stream));
     let head = Head::new(200, &[], BodyLength::Unknown);
     respond(&mut pair, stream, &head).unwrap();
+    assert!(!pair.engine.response_waits(stream));
     assert_eq!(respond(&mut pair, stream, &head), Err(BadResponse::OutOfOrder));
     let late = Head::new(103, &[], BodyLength::Empty);
     assert_eq!(pair.engine.informational(stream, &late.get()), Err(BadResponse::OutOfOrder));

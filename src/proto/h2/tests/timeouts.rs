@@ -16,7 +16,7 @@ use crate::{
     },
     proto::{
         error::Refusal,
-        h2::{Event, Options, PREFACE, StreamKey},
+        h2::{Event, PREFACE, StreamKey},
         head::BodyLength,
     },
 };
@@ -174,7 +174,7 @@ fn a_body_that_trickles_is_refused() {
 #[test]
 fn a_large_frame_that_arrives_slowly_but_well_is_not_refused() {
     let mut raw = Raw::open();
-    raw.engine.options = Options { body_size_max: 1 << 20 };
+    raw.engine.options.body_size_max = 1 << 20;
     let stream = raw.begin(&post(1));
     let body = frame(DATA, END_STREAM, 1, &[7; 16 * 1024]);
     for piece in body.chunks(1100) {
@@ -202,7 +202,7 @@ fn a_later_upload_is_not_judged_by_an_earlier_ones_start() {
 #[test]
 fn a_body_that_waits_for_the_worker_has_all_the_time() {
     let mut raw = Raw::open();
-    raw.engine.options = Options { body_size_max: 1 << 20 };
+    raw.engine.options.body_size_max = 1 << 20;
     let stream = raw.begin(&post(1));
     for _ in 0..EXCHANGE_WINDOW / (16 * 1024) {
         raw.send(&frame(DATA, 0, 1, &[7; 16 * 1024]));

@@ -4,6 +4,10 @@
 //! number, a default is its value, a path is absolute or found. Deliberately absent: sockets, processes, files being opened.
 #![forbid(unsafe_code)]
 
+pub mod application;
+mod lifecycle;
+pub mod limits;
+
 use std::{
     env, fmt, io,
     net::{SocketAddr, ToSocketAddrs},
@@ -13,9 +17,14 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
-use rustix::fs::{Access, access};
+use rustix::{
+    fs::{Access, access},
+    process::geteuid,
+};
 use thiserror::Error;
 
+pub use self::lifecycle::{Control, Ctl, Lifecycle, Order, Watch, control_file};
+use self::lifecycle::{CtlArgs, LifecycleArgs};
 use crate::limits::{SHARDS_MAX, WORKERS_MAX};
 
 /// What the operator got wrong. `main` prints it in one line.
@@ -27,8 +36,10 @@ pub enum ConfigError {
     )]
     App(String, &'static str),
     /// A directory that is none.
-    #[error("--app-dir {}: {error}", .dir.display())]
-    AppDir {
+    #[error("{option} {}: {error}", .dir.display())]
+    Dir {
+        /// Of which option.
+        option: &'static str,
         /// As asked.
         dir: PathBuf,
         /// What the system says.
@@ -55,6 +66,11 @@ pub enum ConfigError {
         /// The bound.
         max: usize,
     },
+    /// `ctl` was not told which server.
+    #[error(
+        "where is the server's control socket? name it with --control PATH, here and in `fasterapi run`"
+    )]
+    NoControl,
     /// The admin address does not resolve.
     #[error("--admin {0}: {1}")]
     Admin(String, io::Error),
@@ -78,6 +94,17 @@ pub struct CommandLine {
 enum Command {
     /// Serve an application
     Run(Box<RunArgs>),
+    /// Ask something of a server that runs
+    Ctl(CtlArgs),
+}
+
+/// What the command line comes to.
+#[derive(Clone, Debug)]
+pub enum Decided {
+    /// Serve.
+    Run(Box<Config>),
+    /// Ask a server.
+    Ctl(Ctl),
 }
 
 #[derive(Debug, Args)]
@@ -124,6 +151,12 @@ struct RunArgs {
     )]
     shards: usize,
 
+    #[command(flatten)]
+    application: application::ApplicationArgs,
+
+    #[command(flatten)]
+    limits: limits::Limits,
+
     /// How much to log to stderr: critical, error, warning, info, debug or trace
     #[arg(
         long,
@@ -151,6 +184,9 @@ struct RunArgs {
     /// Answer /healthz and /readyz on this address
     #[arg(long, value_name = "HOST:PORT", env = "FASTERAPI_ADMIN", help_heading = "Observing")]
     admin: Option<String>,
+
+    #[command(flatten)]
+    lifecycle: LifecycleArgs,
 }
 
 /// Where the application is: a module and an attribute of it.
@@ -274,6 +310,8 @@ pub enum Bind {
 pub struct Config {
     /// The application.
     pub app: AppSpec,
+    /// What it is, and how it is asked.
+    pub application: application::Application,
     /// Where it is imported from; absolute.
     pub app_dir: String,
     /// The interpreter; exists and is executable.
@@ -288,12 +326,16 @@ pub struct Config {
     pub shards: usize,
     /// True when each shard and each worker can have a CPU of its own.
     pub cpus_suffice: bool,
+    /// What a request, a connection and a worker may take.
+    pub limits: limits::Limits,
     /// How much to log.
     pub log_level: LogLevel,
     /// The access log.
     pub access_log: AccessLog,
     /// The admin listener's address.
     pub admin: Option<SocketAddr>,
+    /// How workers come and go.
+    pub lifecycle: Lifecycle,
 }
 
 /// What the decisions depend on besides the command line.
@@ -304,6 +346,8 @@ struct Surroundings {
     program_dir: Option<PathBuf>,
     virtual_env: Option<PathBuf>,
     path: Vec<PathBuf>,
+    is_root: bool,
+    runtime_dir: Option<PathBuf>,
 }
 
 impl Surroundings {
@@ -316,30 +360,45 @@ impl Surroundings {
             program_dir: env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())),
             virtual_env: env::var_os("VIRTUAL_ENV").filter(|v| !v.is_empty()).map(PathBuf::from),
             path: env::split_paths(&path).filter(|dir| !dir.as_os_str().is_empty()).collect(),
+            is_root: geteuid().is_root(),
+            runtime_dir: env::var_os("XDG_RUNTIME_DIR")
+                .map(PathBuf::from)
+                .filter(|d| d.is_absolute()),
         }
     }
 }
 
 impl CommandLine {
     /// Decides everything that was left open.
-    pub fn resolve(self) -> Result<Config, ConfigError> {
-        self.resolve_in(&Surroundings::look())
+    pub fn resolve(self) -> Result<Decided, ConfigError> {
+        let surroundings = Surroundings::look();
+        Ok(match self.command {
+            Command::Run(args) => Decided::Run(Box::new(args.resolve(&surroundings)?)),
+            Command::Ctl(args) => Decided::Ctl(args.resolve(&surroundings)?),
+        })
     }
+}
 
-    fn resolve_in(self, surroundings: &Surroundings) -> Result<Config, ConfigError> {
-        let Command::Run(args) = self.command;
+impl RunArgs {
+    fn resolve(self, surroundings: &Surroundings) -> Result<Config, ConfigError> {
+        let args = self;
         let cpus = surroundings.cpus;
         let shards = count("shards", args.shards, cpus.div_ceil(4), SHARDS_MAX)?;
         let workers = count("workers", args.workers, cpus, WORKERS_MAX)?;
+        let app_dir = find_app_dir("--app-dir", args.app_dir, &surroundings.current_dir)?;
+        let lifecycle = args.lifecycle.resolve(&app_dir, args.uds.is_none(), surroundings)?;
         Ok(Config {
-            app_dir: find_app_dir(args.app_dir, &surroundings.current_dir)?,
+            app_dir,
+            lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
+            application: args.application.resolve(),
             debug: args.debug,
             bind: args.uds.map_or(Bind::Tcp(args.host, args.port), Bind::Unix),
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),
             shards,
             cpus_suffice: cpus >= shards + workers,
+            limits: args.limits,
             log_level: args.log_level,
             access_log: args.access_log,
             admin: args.admin.map(find_admin).transpose()?,
@@ -360,10 +419,14 @@ fn count(
     }
 }
 
-fn find_app_dir(asked: Option<PathBuf>, current_dir: &Path) -> Result<String, ConfigError> {
+fn find_app_dir(
+    option: &'static str,
+    asked: Option<PathBuf>,
+    current_dir: &Path,
+) -> Result<String, ConfigError> {
     let dir = current_dir.join(asked.unwrap_or_default());
     let found = dir.canonicalize().and_then(|dir| dir.read_dir().map(|_| dir));
-    let dir = found.map_err(|error| ConfigError::AppDir { dir, error })?;
+    let dir = found.map_err(|error| ConfigError::Dir { option, dir, error })?;
     dir.into_os_string().into_string().map_err(|dir| ConfigError::Encoding(dir.into()))
 }
 
@@ -405,22 +468,27 @@ mod tests {
 
     use super::*;
 
-    fn bare() -> Surroundings {
+    pub(super) fn bare() -> Surroundings {
         Surroundings {
             cpus: 6,
             current_dir: "/".into(),
             program_dir: None,
             virtual_env: None,
             path: Vec::new(),
+            is_root: false,
+            runtime_dir: None,
         }
     }
 
-    fn resolve(args: &[&str]) -> Result<Config, ConfigError> {
+    pub(super) fn resolve(args: &[&str]) -> Result<Config, ConfigError> {
         let args = ["fasterapi", "run", "--python", "/bin/sh"].iter().chain(args);
-        CommandLine::try_parse_from(args).unwrap().resolve_in(&bare())
+        match CommandLine::try_parse_from(args).unwrap().command {
+            Command::Run(args) => args.resolve(&bare()),
+            Command::Ctl(_) => unreachable!("`run`"),
+        }
     }
 
-    fn usage_error(args: &[&str]) -> String {
+    pub(super) fn usage_error(args: &[&str]) -> String {
         let args = ["fasterapi", "run"].iter().chain(args);
         CommandLine::try_parse_from(args).unwrap_err().to_string()
     }

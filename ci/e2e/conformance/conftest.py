@@ -1,0 +1,67 @@
+"""Each case runs under our server and under uvicorn: `kind` is which, `server` a shared one, `start` one of the test's own."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance.asking import APP, APPS, Kind, Start
+from reference import Uvicorn
+from server import BINARY, Listening, Server
+
+
+def _knows(option: str) -> bool:
+    return option in subprocess.run([BINARY, "run", "--help"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="session", params=["fasterapi", "uvicorn"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    if found == "fasterapi" and not _knows("--interface"):
+        pytest.skip("`fasterapi run` has no --interface")
+    return found
+
+
+@pytest.fixture(scope="session")
+def websockets(kind: Kind) -> None:
+    if kind == "fasterapi" and not _knows("--ws-max-size"):
+        pytest.skip("`fasterapi run` has no --ws-max-size")
+
+
+def _start(kind: Kind, app: str, *arguments: str | Path, uds: Path | None = None) -> Listening:
+    if kind == "uvicorn":
+        return Uvicorn(app, *arguments, app_dir=APPS, uds=uds)
+    return Server(app, "--interface", "asgi", "--body-max", "0", *arguments, uds=uds, app_dir=APPS)
+
+
+@pytest.fixture(scope="session")
+def server(kind: Kind, shown_if_failed: list[Any]) -> Iterator[Listening]:
+    """One worker of the application under test, for all cases."""
+    started = _start(kind, APP)
+    shown_if_failed.append(started)
+    try:
+        yield started.ready()
+    except BaseException:
+        started.end(strictly=False)
+        raise
+    finally:
+        shown_if_failed.remove(started)
+    started.end(strictly=True)
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest, kind: Kind, shown_if_failed: list[Any]) -> Iterator[Start]:
+    mine: list[Listening] = []
+
+    def one(app: str, *arguments: str | Path, uds: Path | None = None, wait: bool = True) -> Listening:
+        started = _start(kind, app, *arguments, uds=uds)
+        mine.append(started)
+        shown_if_failed.append(started)
+        return started.ready() if wait else started
+
+    yield one
+    failed = getattr(request.node, "failed_call", False)
+    for started in mine:
+        shown_if_failed.remove(started)
+        started.end(strictly=not failed)

@@ -1,0 +1,1 @@
+"""A Django project: notes with attachments, and the admin site over them."""

@@ -1,0 +1,345 @@
+//! An ASGI 3 application as an endpoint: the scope it is called with, and its `receive` and `send`.
+//!
+//! Invariant: a response's head is held until its first body message, as the specification says; so nothing is out before an
+//! application has shown that it can answer, and a small response is one record. Deliberately absent: lifespan and the other
+//! kinds of scope (Python's half), and whatever both interfaces share (`exchange`, `handle`, `waiting`).
+//!
+//! Source: <https://asgi.readthedocs.io/en/latest/specs/www.html>, version 2.5.
+
+use pyo3::{
+    exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError},
+    prelude::*,
+    types::{PyBytes, PyDict, PyList, PyString, PyTuple},
+};
+
+use crate::{
+    answer::{Answer, Head, body_of},
+    exchange::{Arrived, Exchange},
+    fate::Stage,
+    ffi,
+    waiting::{Finished, Refused, Waiting, Wish},
+};
+
+#[pyclass(frozen, module = "fasterapi._native")]
+#[derive(Debug)]
+pub(crate) struct AsgiEndpoint {
+    app: Py<PyAny>,
+    /// What every scope begins as.
+    template: Py<PyDict>,
+    /// What the lifespan left; each request gets a copy.
+    state: Option<Py<PyDict>>,
+    root_path: String,
+    /// Makes the coroutine that sends a file: `pathsend(cycle, exchange, path)`.
+    pathsend: Option<Py<PyAny>>,
+    no_param_names: Py<PyTuple>,
+}
+
+/// A head that waits for its first body message.
+#[derive(Debug)]
+pub(crate) struct Held {
+    head: Head,
+    length: Option<u64>,
+}
+
+/// One request and its response, as the application's two callables see them.
+#[pyclass(frozen, module = "fasterapi._native")]
+#[derive(Debug)]
+pub(crate) struct Cycle {
+    exchange: Py<Exchange>,
+    pathsend: Option<Py<PyAny>>,
+}
+
+#[pymethods]
+impl AsgiEndpoint {
+    #[new]
+    #[pyo3(signature = (app, *, state = None, root_path = String::new(), server = None, pathsend = None))]
+    fn new(
+        py: Python<'_>,
+        app: Py<PyAny>,
+        state: Option<Py<PyDict>>,
+        root_path: String,
+        server: Option<&Bound<'_, PyAny>>,
+        pathsend: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let template = PyDict::new(py);
+        let version = PyDict::new(py);
+        version.set_item("version", "3.0")?;
+        version.set_item("spec_version", "2.5")?;
+        // Every key has its place here, so that a copy only replaces values.
+        template.set_item(pyo3::intern!(py, "type"), "http")?;
+        template.set_item(pyo3::intern!(py, "asgi"), version)?;
+        template.set_item(pyo3::intern!(py, "http_version"), "1.1")?;
+        template.set_item(pyo3::intern!(py, "server"), server)?;
+        template.set_item(pyo3::intern!(py, "client"), py.None())?;
+        template.set_item(pyo3::intern!(py, "scheme"), "http")?;
+        template.set_item(pyo3::intern!(py, "method"), "GET")?;
+        template.set_item(pyo3::intern!(py, "root_path"), &root_path)?;
+        for name in ["path", "raw_path", "query_string", "headers"] {
+            template.set_item(PyString::intern(py, name), py.None())?;
+        }
+        if state.is_some() {
+            template.set_item(pyo3::intern!(py, "state"), py.None())?;
+        }
+        template.set_item(pyo3::intern!(py, "extensions"), py.None())?;
+        let no_param_names = PyTuple::empty(py).unbind();
+        Ok(Self { app, template: template.unbind(), state, root_path, pathsend, no_param_names })
+    }
+}
+
+impl AsgiEndpoint {
+    pub(crate) fn param_names(&self) -> &Py<PyTuple> {
+        &self.no_param_names
+    }
+
+    /// The application's coroutine.
+    pub(crate) fn call<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: &Py<Exchange>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let scope = self.scope(py, exchange.get())?.into_any();
+        let pathsend = self.pathsend.as_ref().map(|pathsend| pathsend.clone_ref(py));
+        let cycle = Bound::new(py, Cycle { exchange: exchange.clone_ref(py), pathsend })?;
+        let receive = cycle.getattr(pyo3::intern!(py, "receive"))?;
+        let send = cycle.getattr(pyo3::intern!(py, "send"))?;
+        ffi::call(py, &self.app, [&scope, &receive, &send])
+    }
+
+    fn scope<'py>(&self, py: Python<'py>, exchange: &Exchange) -> PyResult<Bound<'py, PyDict>> {
+        let request = exchange.request();
+        let scope = self.template.bind(py).copy()?;
+        if let Some(client) = request.peer() {
+            let client = (client.ip().to_string(), client.port());
+            scope.set_item(pyo3::intern!(py, "client"), client)?;
+        }
+        if !request.is_plain() {
+            scope.set_item(pyo3::intern!(py, "http_version"), request.version(py))?;
+            scope.set_item(pyo3::intern!(py, "scheme"), request.scheme(py))?;
+        }
+        scope.set_item(pyo3::intern!(py, "method"), request.method_name(py)?)?;
+        scope.set_item(pyo3::intern!(py, "path"), self.path(py, request))?;
+        scope.set_item(pyo3::intern!(py, "raw_path"), self.raw_path(py, request))?;
+        let query = PyBytes::new(py, request.query());
+        scope.set_item(pyo3::intern!(py, "query_string"), query)?;
+        scope.set_item(pyo3::intern!(py, "headers"), request.header_list(py)?)?;
+        if let Some(state) = &self.state {
+            scope.set_item(pyo3::intern!(py, "state"), state.bind(py).copy()?)?;
+        }
+        let extensions = PyDict::new(py);
+        if self.pathsend.is_some() {
+            extensions.set_item(pyo3::intern!(py, "http.response.pathsend"), PyDict::new(py))?;
+        }
+        scope.set_item(pyo3::intern!(py, "extensions"), extensions)?;
+        Ok(scope)
+    }
+
+    /// With the root path before it, as applications have come to expect of servers.
+    fn path<'py>(&self, py: Python<'py>, request: &Arrived) -> Bound<'py, PyString> {
+        let path = String::from_utf8_lossy(request.path());
+        if self.root_path.is_empty() {
+            return PyString::new(py, &path);
+        }
+        PyString::new(py, &[&self.root_path, path.as_ref()].concat())
+    }
+
+    fn raw_path<'py>(&self, py: Python<'py>, request: &Arrived) -> Bound<'py, PyBytes> {
+        if self.root_path.is_empty() {
+            return PyBytes::new(py, request.raw_path());
+        }
+        PyBytes::new(py, &[self.root_path.as_bytes(), request.raw_path()].concat())
+    }
+}
+
+/// The messages that `send` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Start,
+    Body,
+    PathSend,
+}
+
+impl Kind {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "http.response.start" => Some(Self::Start),
+            "http.response.body" => Some(Self::Body),
+            "http.response.pathsend" => Some(Self::PathSend),
+            _ => None,
+        }
+    }
+}
+
+#[pymethods]
+impl Cycle {
+    fn receive(&self, py: Python<'_>) -> Waiting {
+        Waiting::new(self.exchange.clone_ref(py), Wish::Event)
+    }
+
+    /// What is wrong with a message is raised where it is awaited, as by a coroutine.
+    fn send<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.take(message).or_else(|error| Refused::with(message.py(), error))
+    }
+
+    /// Begins the response that is held, with this length unless the application has named one. For `pathsend`.
+    fn begin(&self, py: Python<'_>, length: u64) -> PyResult<()> {
+        let exchange = self.exchange.get();
+        let Some(held) = exchange.held.borrow(py)?.take() else {
+            return Err(PyRuntimeError::new_err("no response is held"));
+        };
+        let length = held.length.or(Some(length));
+        exchange.handle().start(py, held.head, length, exchange.request().is_head())
+    }
+}
+
+impl Cycle {
+    fn take<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let Ok(message) = message.cast::<PyDict>() else {
+            let got = message.get_type().name()?;
+            return Err(PyTypeError::new_err(format!("an ASGI message is a dict, not {got}")));
+        };
+        let name = item(message, pyo3::intern!(py, "type"))?;
+        let name = name.cast::<PyString>().map_err(|_| PyTypeError::new_err("a type is a str"))?;
+        let name = name.to_cow()?;
+        let exchange = self.exchange.get();
+        let held = exchange.held.borrow(py)?.is_some();
+        match (exchange.fate().stage(), held, Kind::parse(&name)) {
+            (Stage::Gone, ..) => Err(exchange.handle().disconnected(py)?),
+            (Stage::Unanswered, false, Some(Kind::Start)) => {
+                let held = Held::parse(message)?;
+                *exchange.held.borrow(py)? = Some(held);
+                Finished::get(py)
+            }
+            (Stage::Unanswered, true, Some(Kind::Body)) | (Stage::Started, _, Some(Kind::Body)) => {
+                self.body(message)
+            }
+            (Stage::Unanswered, true, Some(Kind::PathSend)) if self.pathsend.is_some() => {
+                self.send_path(message)
+            }
+            (Stage::Ended, ..) => Err(PyRuntimeError::new_err(format!(
+                "Unexpected ASGI message '{name}' sent, after response already completed."
+            ))),
+            (Stage::Unanswered, false, _) => Err(expected("http.response.start", &name)),
+            (Stage::Unanswered | Stage::Started, ..) => Err(expected("http.response.body", &name)),
+        }
+    }
+
+    fn body<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let body = match message.get_item(pyo3::intern!(py, "body"))? {
+            Some(body) => body_of(&body)?,
+            None => PyBytes::new(py, b"").unbind(),
+        };
+        let more = match message.get_item(pyo3::intern!(py, "more_body"))? {
+            Some(more) => more.is_truthy()?,
+            None => false,
+        };
+        let exchange = self.exchange.get();
+        let handle = exchange.handle();
+        let held = exchange.held.borrow(py)?.take();
+        match held {
+            Some(Held { head, length: None }) if !more && !exchange.request().is_head() => {
+                handle.answer(py, Answer { head, body })?;
+            }
+            Some(Held { head, length }) => {
+                handle.start(py, head, length, exchange.request().is_head())?;
+                handle.write(py, body, !more)?;
+            }
+            None => handle.write(py, body, !more)?,
+        }
+        if handle.is_full(py)? {
+            let waiting = Waiting::new(self.exchange.clone_ref(py), Wish::Room);
+            return Ok(Bound::new(py, waiting)?.into_any());
+        }
+        Finished::get(py)
+    }
+
+    fn send_path<'py>(&self, message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let Some(pathsend) = &self.pathsend else { unreachable!("asked for before") };
+        let path = item(message, pyo3::intern!(py, "path"))?;
+        let cycle =
+            Self { exchange: self.exchange.clone_ref(py), pathsend: Some(pathsend.clone_ref(py)) };
+        let cycle = Bound::new(py, cycle)?.into_any();
+        let exchange = self.exchange.bind(py).as_any();
+        ffi::call(py, pathsend, [&cycle, exchange, &path])
+    }
+}
+
+impl Held {
+    fn parse(message: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let py = message.py();
+        let mut head = Head::of_status(&item(message, pyo3::intern!(py, "status"))?)?;
+        let mut length = None;
+        let mut push = |field: &Bound<'_, PyAny>| {
+            let (name, value) = pair(field)?;
+            if name.as_bytes().eq_ignore_ascii_case(b"content-length") {
+                let text = str::from_utf8(value.as_bytes()).unwrap_or_default();
+                let parsed = text.trim().parse::<u64>().map_err(|_| {
+                    PyValueError::new_err(format!("content-length is no length: {text:?}"))
+                })?;
+                length = Some(parsed);
+            }
+            head.push(name.as_bytes(), value.as_bytes())
+        };
+        if let Some(headers) = message.get_item(pyo3::intern!(py, "headers"))? {
+            if let Ok(headers) = headers.cast::<PyList>() {
+                headers.iter().try_for_each(|field| push(&field))?;
+            } else {
+                headers.try_iter()?.try_for_each(|field| push(&field?))?;
+            }
+        }
+        Ok(Self { head, length })
+    }
+}
+
+/// A header field: two byte strings in whatever holds two things.
+fn pair<'py>(field: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+    let wrong = || PyTypeError::new_err("a header is a pair of byte strings");
+    let (name, value) = if let Ok(pair) = field.cast::<PyTuple>() {
+        if pair.len() != 2 {
+            return Err(wrong());
+        }
+        (pair.get_item(0)?, pair.get_item(1)?)
+    } else {
+        field.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>().or_else(|_| {
+            let items = field.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+            <[Bound<'py, PyAny>; 2]>::try_from(items).map(Into::into).map_err(|_| wrong())
+        })?
+    };
+    match (name.cast_into(), value.cast_into()) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        _ => Err(wrong()),
+    }
+}
+
+fn item<'py>(
+    message: &Bound<'py, PyDict>,
+    key: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    message.get_item(key)?.ok_or_else(|| PyKeyError::new_err(key.clone().unbind()))
+}
+
+fn expected(wanted: &str, got: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("Expected ASGI message '{wanted}', but got '{got}'."))
+}
+
+/// `http.request`.
+pub(crate) fn request_event(
+    py: Python<'_>,
+    body: &Bound<'_, PyBytes>,
+    more: bool,
+) -> PyResult<Py<PyAny>> {
+    let event = PyDict::new(py);
+    event.set_item(pyo3::intern!(py, "type"), pyo3::intern!(py, "http.request"))?;
+    event.set_item(pyo3::intern!(py, "body"), body)?;
+    event.set_item(pyo3::intern!(py, "more_body"), more)?;
+    Ok(event.into_any().unbind())
+}
+
+/// `http.disconnect`.
+pub(crate) fn disconnect_event(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let event = PyDict::new(py);
+    event.set_item(pyo3::intern!(py, "type"), pyo3::intern!(py, "http.disconnect"))?;
+    Ok(event.into_any().unbind())
+}
