@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Serve
-from server import Server, descriptors, until
+from server import APPS, BINARY, Process, Server, descriptors, until
 from wire import Response
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is missing: ci/system-packages test")
@@ -156,3 +156,15 @@ def test_a_full_file_system_costs_log_lines_and_no_request(serve: Serve, tmp_pat
         server.finish()
     finally:
         subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_without_io_uring_one_line_names_what_forbids_it(error: str) -> None:
+    """EPERM is what sysctl and seccomp profiles say, ENOSYS an old kernel."""
+    tracer = ["strace", "--quiet=all", "--output=/dev/null", f"--inject=io_uring_setup:error={error}"]
+    process = Process(*tracer, BINARY, "run", "echo:app", "--port", "0", "--app-dir", APPS)
+    process.finish(code=1)
+    (line,) = process.log.text.splitlines()
+    assert "io_uring is not available" in line
+    assert "kernel.io_uring_disabled" in line
+    assert "seccomp" in line

@@ -77,7 +77,8 @@ def test_a_reload_under_load_fails_no_request(serve: Serve, tmp_path: Path, how:
                 assert server.ctl("reload") == f"generation {generation} serves\n"
             else:
                 server.signal(signal.SIGHUP)
-                until("it serves", lambda generation=generation: server.status()["server"]["generation"] == generation)
+                server.log.wait(rf"reloading the application as generation {generation}: SIGHUP")
+                server.ready(2 * generation)
             assert version(server) == generation
             assert server.get(f"/only-{generation}/0").status == 200
             assert server.get(f"/only-{generation - 1}/0").status == 404

@@ -11,32 +11,31 @@ use std::{
 use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
 use glob::Pattern;
 
-use super::{ConfigError, Surroundings, find_app_dir};
+use super::{
+    ConfigError, Surroundings, find_app_dir,
+    limits::{Seconds, Size},
+};
 use crate::limits::{RESPAWN_DELAY_MAX, SHUTDOWN_MAX, WORKER_START_MAX, WORKERS_MAX};
 
-/// Longest time that can be asked for.
-const SECONDS_MAX: f64 = 365.0 * 24.0 * 3600.0;
 /// Where root's control sockets are.
 const ROOT_CONTROL_DIR: &str = "/run/fasterapi";
 
 #[derive(Debug, Args)]
 pub(super) struct LifecycleArgs {
-    /// From the request to stop until everything is ended that has not ended
+    /// From the request to stop until everything is ended that has not ended; 0: at once
     #[arg(
         long,
         value_name = "SECONDS",
-        value_parser = seconds,
-        default_value_t = SHUTDOWN_MAX.into(),
+        default_value_t = Seconds(SHUTDOWN_MAX),
         env = "FASTERAPI_SHUTDOWN_TIMEOUT",
         help_heading = "Lifecycle"
     )]
     shutdown_timeout: Seconds,
-    /// For a worker to import the application and be ready
+    /// For a worker to import the application and be ready; 0: no limit
     #[arg(
         long,
         value_name = "SECONDS",
-        value_parser = seconds,
-        default_value_t = WORKER_START_MAX.into(),
+        default_value_t = Seconds(WORKER_START_MAX),
         env = "FASTERAPI_START_TIMEOUT",
         help_heading = "Lifecycle"
     )]
@@ -45,8 +44,7 @@ pub(super) struct LifecycleArgs {
     #[arg(
         long,
         value_name = "SECONDS",
-        value_parser = seconds,
-        default_value_t = RESPAWN_DELAY_MAX.into(),
+        default_value_t = Seconds(RESPAWN_DELAY_MAX),
         env = "FASTERAPI_RESPAWN_DELAY_MAX",
         help_heading = "Lifecycle"
     )]
@@ -73,22 +71,20 @@ pub(super) struct LifecycleArgs {
     #[arg(
         long,
         value_name = "SECONDS",
-        value_parser = seconds,
-        default_value_t = Duration::ZERO.into(),
+        default_value_t = Seconds(Duration::ZERO),
         env = "FASTERAPI_MAX_LIFETIME",
         help_heading = "Lifecycle"
     )]
     max_lifetime: Seconds,
-    /// Replace a worker that holds more memory (512M, 2G); 0: never
+    /// Replace a worker that holds more memory (512m, 2g); 0: never
     #[arg(
         long,
-        value_name = "BYTES",
-        value_parser = bytes,
-        default_value = "0",
+        value_name = "SIZE",
+        default_value_t = Size(0),
         env = "FASTERAPI_MAX_RSS",
         help_heading = "Lifecycle"
     )]
-    max_rss: u64,
+    max_rss: Size,
     /// Socket for `fasterapi ctl`, or `off` [default: /run/fasterapi/PORT.sock for root, else
     /// $XDG_RUNTIME_DIR/fasterapi/PORT.sock if that is set]
     #[arg(long, value_name = "PATH|off", env = "FASTERAPI_CONTROL", help_heading = "Lifecycle")]
@@ -203,13 +199,13 @@ impl LifecycleArgs {
         };
         let (include, exclude) = (self.reload_include, self.reload_exclude);
         Ok(Lifecycle {
-            shutdown_max: self.shutdown_timeout.0,
-            start_max: self.start_timeout.0,
-            respawn_delay_max: self.respawn_delay_max.0,
+            shutdown_max: self.shutdown_timeout.exactly(),
+            start_max: self.start_timeout.duration(),
+            respawn_delay_max: self.respawn_delay_max.exactly(),
             requests_max: Some(self.max_requests).filter(|max| *max > 0),
             requests_jitter: self.max_requests_jitter,
-            lifetime_max: Some(self.max_lifetime.0).filter(|max| !max.is_zero()),
-            rss_max: Some(self.max_rss).filter(|max| *max > 0),
+            lifetime_max: self.max_lifetime.limit(),
+            rss_max: self.max_rss.limit(),
             control,
             watch: self.reload.then_some(Watch { dirs, include, exclude }),
         })
@@ -294,51 +290,15 @@ impl CtlArgs {
     }
 }
 
-/// A time as the command line spells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seconds(Duration);
-
-impl From<Duration> for Seconds {
-    fn from(time: Duration) -> Self {
-        Self(time)
-    }
-}
-
-impl std::fmt::Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0.as_secs_f64())
-    }
-}
-
-fn seconds(text: &str) -> Result<Seconds, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    if !(0.0..=SECONDS_MAX).contains(&seconds) {
-        return Err("not between 0 and a year".to_owned());
-    }
-    Ok(Seconds(Duration::from_secs_f64(seconds)))
-}
-
-/// `4096`, `512K`, `512M`, `2G`: binary multiples.
-fn bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.char_indices().last() {
-        Some((at, 'K' | 'k')) => (text.get(..at), 10),
-        Some((at, 'M' | 'm')) => (text.get(..at), 20),
-        Some((at, 'G' | 'g')) => (text.get(..at), 30),
-        _ => (Some(text), 0),
-    };
-    let number: u64 = digits
-        .unwrap_or_default()
-        .parse()
-        .map_err(|_| "not a number of bytes, with K, M or G at its end".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::{Command, CommandLine, tests::bare};
+    use crate::{
+        config::{Command, CommandLine, tests::bare},
+        limits::NEVER,
+    };
 
     fn run(args: &[&str], surroundings: &Surroundings) -> Result<Lifecycle, ConfigError> {
         let args = ["fasterapi", "run", "main", "--python", "/bin/sh"].iter().chain(args);
@@ -379,15 +339,8 @@ mod tests {
         assert_eq!(found.lifetime_max, Some(Duration::from_millis(500)));
         assert_eq!(found.rss_max, Some(512 << 20));
         assert_eq!(found.shutdown_max, Duration::ZERO);
-        for (text, expected) in [("7", Ok(7)), ("4k", Ok(4096)), ("2G", Ok(2 << 30))] {
-            assert_eq!(bytes(text), expected);
-        }
-        for text in ["", "G", "-1", "1.5G", "99999999999G", "1T", "1 M", "µ"] {
-            assert!(bytes(text).is_err(), "{text}");
-        }
-        for text in ["", "-1", "1e99", "nan", "inf", "ten"] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
+        let unlimited = run(&["--start-timeout", "0", "--max-lifetime", "0"], &bare()).unwrap();
+        assert_eq!((unlimited.start_max, unlimited.lifetime_max), (NEVER, None));
     }
 
     #[test]

@@ -73,9 +73,14 @@ pub enum LimitError {
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(u64);
+pub struct Size(pub(super) u64);
 
 impl Size {
+    /// In bytes; `None` for "no limit".
+    pub fn limit(self) -> Option<u64> {
+        (self.0 > 0).then_some(self.0)
+    }
+
     /// In bytes; the largest number there is for "no limit".
     pub fn bytes(self) -> u64 {
         if self.0 == 0 { u64::MAX } else { self.0 }
@@ -114,9 +119,19 @@ impl fmt::Display for Size {
 
 /// A time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seconds(Duration);
+pub struct Seconds(pub(super) Duration);
 
 impl Seconds {
+    /// As a duration; `None` for "no limit".
+    pub fn limit(self) -> Option<Duration> {
+        (!self.0.is_zero()).then_some(self.0)
+    }
+
+    /// As a duration, where zero is "at once".
+    pub fn exactly(self) -> Duration {
+        self.0
+    }
+
     /// As a duration; [`NEVER`] for "no limit".
     pub fn duration(self) -> Duration {
         if self.0.is_zero() { NEVER } else { self.0 }

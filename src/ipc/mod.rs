@@ -26,10 +26,11 @@ pub mod fault;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(not(loom))]
 pub mod lane;
+#[cfg(test)]
+#[cfg(loom)]
+mod lane_loom;
 pub mod layout;
-#[cfg_attr(loom, expect(dead_code, reason = "the models stop at the ring"))]
 pub mod message;
 pub mod record;
 pub mod ring;
@@ -45,6 +46,5 @@ mod sync;
 
 pub use doorbell::Doorbell;
 pub use fault::Fault;
-#[cfg(not(loom))]
 pub use lane::{EdgeLane, WorkerLane};
 pub use segment::Segment;

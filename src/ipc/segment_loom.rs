@@ -1,8 +1,7 @@
 //! The segment of the loom models: the same interface over memory that loom watches.
 //!
-//! Invariant: every word is a loom atomic and every 16 bytes of the ring are a loom cell, so that any two accesses to
-//! one place without an edge between them fail the model. Deliberately absent: memfds, mapping, the arena (chunks
-//! ride on the same edges as the records that name them).
+//! Invariant: every word is a loom atomic and every 16 bytes of ring and arena are a loom cell, so that any two accesses to
+//! one place without an edge between them fail the model. Deliberately absent: memfds, mapping.
 #![expect(unsafe_code, reason = "loom hands out its cells as raw pointers")]
 
 use loom::cell::UnsafeCell;
@@ -27,7 +26,8 @@ pub struct Segment {
     head: AtomicU64,
     event: AtomicU64,
     space_event: AtomicU64,
-    ring: Vec<Cell>,
+    /// Ring and arena.
+    cells: Vec<Cell>,
 }
 
 // SAFETY: loom fails the model when two threads touch a cell without happens-before between them, which is the very
@@ -43,14 +43,14 @@ impl std::fmt::Debug for Segment {
 impl Segment {
     /// A fresh segment.
     pub fn heap(geometry: Geometry) -> Self {
-        let cells = geometry.ring_size() / RECORD_ALIGN;
+        let cells = (geometry.segment_size() - RING_OFFSET).div_ceil(RECORD_ALIGN);
         Self {
             geometry,
             tail: AtomicU64::new(0),
             head: AtomicU64::new(0),
             event: AtomicU64::new(DISARMED),
             space_event: AtomicU64::new(DISARMED),
-            ring: (0..cells).map(|_| UnsafeCell::new([0; RECORD_ALIGN])).collect(),
+            cells: (0..cells).map(|_| UnsafeCell::new([0; RECORD_ALIGN])).collect(),
         }
     }
 
@@ -73,7 +73,7 @@ impl Segment {
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
         for (i, byte) in bytes.iter().enumerate() {
             let at = offset - RING_OFFSET + i;
-            self.ring[at / RECORD_ALIGN].with_mut(|cell| {
+            self.cells[at / RECORD_ALIGN].with_mut(|cell| {
                 // SAFETY: `cell` is valid inside the closure; loom has checked that the access is exclusive.
                 let cell = unsafe { &mut *cell };
                 cell[at % RECORD_ALIGN] = *byte;
@@ -91,7 +91,7 @@ impl Segment {
     /// Copies from `offset` onto the end of `out`.
     pub(crate) fn read_onto(&self, offset: usize, len: usize, out: &mut Vec<u8>) {
         for at in offset - RING_OFFSET..offset - RING_OFFSET + len {
-            self.ring[at / RECORD_ALIGN].with(|cell| {
+            self.cells[at / RECORD_ALIGN].with(|cell| {
                 // SAFETY: `cell` is valid inside the closure; loom has checked that nobody writes to it.
                 let cell = unsafe { &*cell };
                 out.push(cell[at % RECORD_ALIGN]);

@@ -99,8 +99,9 @@ async def which_cancelled() -> list[str]:
 
 @app.post("/release/{name}")
 async def release(name: str, request: Request) -> dict[str, Any]:
+    size = len(await request.body())  # A handler may begin before it is there.
     held.setdefault(name, asyncio.Event()).set()
-    return {"released": name, "size": len(await request.body())}
+    return {"released": name, "size": size}
 
 
 @app.get("/fields")
