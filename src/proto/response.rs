@@ -5,11 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 use super::{
     error::BadResponse,
     field::{NameCase, is_sendable_value, list, name_case, parse_length},
     head::{BodyLength, ResponseHead},
 };
+use crate::span::Field;
 
 /// What the application's own fields say about what the engine would add.
 #[derive(Debug, Default)]
@@ -20,53 +23,62 @@ pub(super) struct Given {
     pub(super) close: bool,
 }
 
-/// Hands the application's fields to `put`, names in lower case, without those that are the engine's to write.
+/// Whose a field is to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writer {
+    Application,
+    Engine,
+}
+
+/// Name, in lower case, and value of one of the application's fields.
 ///
 /// # Errors
-/// At the first field that is invalid; those before it have been handed on.
+/// The name is no token, the value could end its line, or one of them lies outside the blob.
 #[inline]
-pub(super) fn each_field<'a>(
+pub(super) fn checked<'a>(
     head: &ResponseHead<'a>,
-    mut put: impl FnMut(&[u8], &'a [u8]) -> Result<(), BadResponse>,
-) -> Result<Given, BadResponse> {
-    let mut given = Given::default();
-    for field in head.fields {
-        let name = field.name.of(head.blob).ok_or(BadResponse::FieldName)?;
-        let value = field.value.of(head.blob).ok_or(BadResponse::FieldValue)?;
-        if !is_sendable_value(value) {
-            return Err(BadResponse::FieldValue);
-        }
-        let lowered;
-        let name = match name_case(name).ok_or(BadResponse::FieldName)? {
-            NameCase::Lower => name,
-            NameCase::Mixed => {
-                lowered = name.to_ascii_lowercase();
-                &lowered
-            }
-        };
+    field: &Field,
+) -> Result<(Cow<'a, [u8]>, &'a [u8]), BadResponse> {
+    let name = field.name.of(head.blob).ok_or(BadResponse::FieldName)?;
+    let value = field.value.of(head.blob).ok_or(BadResponse::FieldValue)?;
+    if !is_sendable_value(value) {
+        return Err(BadResponse::FieldValue);
+    }
+    match name_case(name).ok_or(BadResponse::FieldName)? {
+        NameCase::Lower => Ok((Cow::Borrowed(name), value)),
+        NameCase::Mixed => Ok((Cow::Owned(name.to_ascii_lowercase()), value)),
+    }
+}
+
+impl Given {
+    /// Notes what a checked field says, and whether it is passed on.
+    ///
+    /// # Errors
+    /// Content-Length is malformed, or contradicts an earlier one.
+    #[inline]
+    pub(super) fn note(&mut self, name: &[u8], value: &[u8]) -> Result<Writer, BadResponse> {
         match name {
             b"content-length" => {
                 let length = parse_length(value).ok_or(BadResponse::Length)?;
-                if given.length.is_some_and(|other| other != length) {
+                if self.length.is_some_and(|other| other != length) {
                     return Err(BadResponse::Length);
                 }
-                given.length = Some(length);
-                continue;
+                self.length = Some(length);
+                return Ok(Writer::Engine);
             }
             b"connection" => {
-                given.close |= list(value).any(|option| option.eq_ignore_ascii_case(b"close"));
-                continue;
+                self.close |= list(value).any(|option| option.eq_ignore_ascii_case(b"close"));
+                return Ok(Writer::Engine);
             }
             // RFC 9110 §7.6.1: about one connection, and this one is not the application's.
             b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"te" | b"trailer"
-            | b"upgrade" => continue,
-            b"date" => given.date = true,
-            b"server" => given.server = true,
+            | b"upgrade" => return Ok(Writer::Engine),
+            b"date" => self.date = true,
+            b"server" => self.server = true,
             _ => {}
         }
-        put(name, value)?;
+        Ok(Writer::Application)
     }
-    Ok(given)
 }
 
 /// How much body a response has on the wire.

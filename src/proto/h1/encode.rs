@@ -9,7 +9,7 @@ use crate::{
     proto::{
         answer::EdgeAnswer,
         head::ResponseHead,
-        response::{Extent, Given, each_field, extent},
+        response::{Extent, Given, Writer, checked, extent},
     },
 };
 
@@ -266,13 +266,18 @@ impl H1 {
 
 /// Appends the application's fields, without those that are the engine's to write.
 fn push_fields(head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Result<Given, BadResponse> {
-    each_field(head, |name, value| {
-        out.extend_from_slice(name);
+    let mut given = Given::default();
+    for field in head.fields {
+        let (name, value) = checked(head, field)?;
+        if given.note(&name, value)? == Writer::Engine {
+            continue;
+        }
+        out.extend_from_slice(&name);
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
-        Ok(())
-    })
+    }
+    Ok(given)
 }
 
 fn push_length(length: u64, out: &mut Vec<u8>) {

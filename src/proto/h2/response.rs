@@ -15,7 +15,7 @@ use crate::{
         error::BadResponse,
         field::trim,
         head::ResponseHead,
-        response::{Extent, Given, each_field, extent},
+        response::{Extent, Given, Writer, checked, extent},
     },
 };
 
@@ -98,12 +98,16 @@ fn fields(head: &ResponseHead<'_>, own: usize) -> Result<(HeaderMap, Given), Bad
     let blob = Bytes::copy_from_slice(head.blob);
     let shared = ResponseHead { blob: &blob, ..*head };
     let mut fields = HeaderMap::with_capacity(head.fields.len() + own);
-    let given = each_field(&shared, |name, value| {
-        let name = HeaderName::from_bytes(name).map_err(|_| BadResponse::FieldName)?;
+    let mut given = Given::default();
+    for field in shared.fields {
+        let (name, value) = checked(&shared, field)?;
+        if given.note(&name, value)? == Writer::Engine {
+            continue;
+        }
+        let name = HeaderName::from_bytes(&name).map_err(|_| BadResponse::FieldName)?;
         // RFC 9113 §8.2.1: no white space around it. The library refuses other controls than CR, LF and NUL as well.
         let value = HeaderValue::from_maybe_shared(blob.slice_ref(trim(value)));
         fields.append(name, value.map_err(|_| BadResponse::FieldValue)?);
-        Ok(())
-    })?;
+    }
     Ok((fields, given))
 }
