@@ -150,6 +150,49 @@ pub const CALL_SIZE_MAX: usize = 256 * 1024 * 1024;
 /// The names of module and function together; they travel where a request's path does.
 pub const CALL_NAME_SIZE_MAX: usize = START_LINE_SIZE_MAX;
 
+/// HTTP/2: requests of one connection at one time (RFC 9113 §5.1.2).
+pub const H2_STREAMS_MAX: u32 = 128;
+/// Request-body bytes that one HTTP/2 connection may send, over all its streams, before workers took some. Each stream's
+/// own window is [`EXCHANGE_WINDOW`].
+pub const H2_CONNECTION_WINDOW: usize = 4 * EXCHANGE_WINDOW;
+/// Received bytes that an HTTP/2 engine takes at a time. So few that frames of one byte are given on before the library
+/// holds them against the client.
+pub const H2_INPUT_SIZE_MAX: usize = 16 * 1024;
+/// While more than this is encoded and not sent, no response body is taken and no frame is read.
+pub const H2_UNSENT_SIZE_MAX: usize = 256 * 1024;
+/// Response-body bytes that one stream may put into a connection's output while others wait.
+pub const H2_QUANTUM: usize = 16 * 1024;
+/// Streams that the client reset before the engine saw them, at one time.
+pub const H2_UNSEEN_RESETS_MAX: usize = 20;
+/// Streams that were reset by us and may still be sent to.
+pub const H2_ECHOES_MAX: usize = 20;
+/// Streams that the client had us reset by breaking a rule, over the life of one connection.
+pub const H2_FORCED_RESETS_MAX: usize = 256;
+/// Requests that the client let be begun and then cancelled, in a row...
+pub const H2_CANCELLED_MAX: u64 = 200;
+/// ...and how many of them are forgiven in a second.
+pub const H2_CANCELLED_PER_S: u64 = 20;
+/// Frames that are neither a request nor part of a body, in a row. Requests and bodies earn more of them.
+pub const H2_CONTROL_FRAMES_MAX: u64 = 10_000;
+/// How many of them are forgiven in a second.
+pub const H2_CONTROL_FRAMES_PER_S: u64 = 100;
+/// How many of them a request earns.
+pub const H2_CONTROL_FRAMES_PER_REQUEST: u64 = 8;
+/// Body bytes, in either direction, that earn one of them.
+pub const H2_CONTROL_FRAME_EARNED_BY: u64 = 1024;
+/// How many of them one SETTINGS counts for: each one is applied to every stream.
+pub const H2_SETTINGS_COST: u64 = 10;
+/// Bytes of such frames beyond [`H2_CONTROL_BYTES_PER_PAYLOAD`] for each byte of heads and bodies; nginx grants as many.
+pub const H2_CONTROL_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// See [`H2_CONTROL_BYTES_MAX`].
+pub const H2_CONTROL_BYTES_PER_PAYLOAD: u64 = 8;
+/// How many of them are forgiven in a second.
+pub const H2_CONTROL_BYTES_PER_S: u64 = 4 * 1024;
+/// A client that is owed an answer and is silent for so long is asked for a sign of life...
+pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+/// ...and given up after this. What was sent before may still lie in the kernel, behind a slow link.
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Submission queue of a shard's uring: operations that one system call submits.
 pub const SUBMISSIONS_MAX: u32 = 1024;
 /// Completion queue of a shard's uring; what does not fit overflows into kernel memory and is flushed later.
@@ -264,6 +307,12 @@ const _: () = assert!(EXCHANGE_WINDOW <= CHUNK_COUNT * CHUNK_SIZE);
 const _: () = assert!(WS_PIECE_SIZE_MAX <= EXCHANGE_WINDOW / 2);
 // A piece of a message is one record's payload, and the reason of a Close fits where pieces lie.
 const _: () = assert!(WS_CONTROL_SIZE_MAX <= WS_PIECE_SIZE_MAX && WS_PIECE_SIZE_MAX <= CHUNK_SIZE);
+const _: () =
+    assert!(H2_CONNECTION_WINDOW >= EXCHANGE_WINDOW && H2_CONNECTION_WINDOW <= i32::MAX as usize);
+// The library charges 255 bytes for each byte that comes alone in a frame of ten, until it is given on, and closes a
+// connection at half its window.
+const _: () = assert!(H2_INPUT_SIZE_MAX / 10 * 255 < H2_CONNECTION_WINDOW / 2);
+const _: () = assert!(H2_QUANTUM <= H2_UNSENT_SIZE_MAX);
 const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);
 // Multishot operations complete more often than they are submitted.
 const _: () = assert!(COMPLETIONS_MAX >= 4 * SUBMISSIONS_MAX);

@@ -30,6 +30,8 @@ pub enum Refusal {
     HostMalformed,
     /// HTTP in clear where TLS is spoken.
     HttpsRequired,
+    /// Host names another authority than `:authority`.
+    HostContradicts,
     /// Content-Length is not one run of digits that fits 64 bits.
     LengthMalformed,
     /// More than one Content-Length.
@@ -64,6 +66,8 @@ pub enum Refusal {
     CodingUnknown,
     /// CONNECT: we are no tunnel.
     ConnectUnsupported,
+    /// Extended CONNECT (RFC 8441) for a protocol other than `websocket`.
+    ProtocolUnsupported,
     /// A version that this engine does not speak.
     VersionUnsupported,
 }
@@ -81,6 +85,7 @@ impl Refusal {
             Self::HostRepeated => (400, "Repeated Host header"),
             Self::HostMalformed => (400, "Malformed Host header"),
             Self::HttpsRequired => (400, "This port speaks HTTPS only"),
+            Self::HostContradicts => (400, "Host differs from :authority"),
             Self::LengthMalformed => (400, "Malformed Content-Length"),
             Self::LengthRepeated => (400, "Repeated Content-Length"),
             Self::LengthWithCoding => (400, "Content-Length beside Transfer-Encoding"),
@@ -98,6 +103,7 @@ impl Refusal {
             Self::TrailersTooLarge => (431, "Trailer section too large"),
             Self::CodingUnknown => (501, "Unknown transfer coding"),
             Self::ConnectUnsupported => (501, "CONNECT is not supported"),
+            Self::ProtocolUnsupported => (501, "The protocol of CONNECT is not supported"),
             Self::VersionUnsupported => (505, "HTTP Version Not Supported"),
         }
     }

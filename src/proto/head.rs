@@ -3,6 +3,7 @@
 //! Invariant: every [`Span`] in a [`RequestHead`] lies inside its `blob`, because only the engines fill one
 //! and they append to the blob and to the tables together.
 
+use super::target::percent_decode;
 use crate::span::{Field, Span};
 
 /// Request methods that routing knows by name; the bytes of any other stay in the blob.
@@ -33,6 +34,22 @@ pub enum Method {
 }
 
 impl Method {
+    /// The method of this name; names are case-sensitive (RFC 9110 §9.1).
+    pub fn of(name: &[u8]) -> Self {
+        match name {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"CONNECT" => Self::Connect,
+            b"OPTIONS" => Self::Options,
+            b"TRACE" => Self::Trace,
+            b"PATCH" => Self::Patch,
+            _ => Self::Other,
+        }
+    }
+
     /// The method with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         [
@@ -146,6 +163,21 @@ impl RequestHead {
     /// The bytes of a span of this head.
     pub fn bytes(&self, span: Span) -> &[u8] {
         span.of(&self.blob).unwrap_or_default()
+    }
+
+    /// Appends to the blob; `None` if no span reaches that far.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Option<Span> {
+        let start = self.blob.len();
+        self.blob.extend_from_slice(bytes);
+        Span::new(start, bytes.len())
+    }
+
+    /// Sets the decoded path. `raw`, of which `raw_path` is a span, holds an escape.
+    pub(super) fn decode_path(&mut self, raw: &[u8]) -> Option<()> {
+        let start = self.blob.len();
+        percent_decode(raw, &mut self.blob);
+        self.path = Span::new(start, self.blob.len() - start)?;
+        Some(())
     }
 
     /// The value of the first field of this (lower-case) name.

@@ -10,8 +10,10 @@ pub mod field;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod rate;
+mod response;
 pub mod route;
 pub mod target;
 pub mod tls;

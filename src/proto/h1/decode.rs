@@ -14,7 +14,7 @@ use crate::{
         error::Refusal,
         field::{is_token, list, lower_token, parse_length, trim},
         head::{BodyLength, Method, RequestHead, Version},
-        target::{is_authority, percent_decode, split_absolute, split_path},
+        target::{is_authority, split_absolute, split_path},
     },
     span::{Field, Span},
 };
@@ -200,7 +200,7 @@ fn fill(
         return Err(Refusal::StartLineMalformed);
     };
     head.version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
-    head.method = method_of(method.as_bytes());
+    head.method = Method::of(method.as_bytes());
     head.blob.extend_from_slice(bytes);
     head.method_name = place(bytes, method.as_bytes())?;
 
@@ -352,24 +352,17 @@ fn set_target(bytes: &[u8], target: &[u8], head: &mut RequestHead) -> Result<(),
     if parts.path.is_empty() {
         // RFC 9110 §4.2.3: an empty path is `/`; RFC 9112 §3.2.4: `*` for OPTIONS without a query.
         let is_asterisk = head.method == Method::Options && rest.is_empty();
-        head.raw_path = append(head, if is_asterisk { b"*" } else { b"/" })?;
+        head.raw_path =
+            head.append(if is_asterisk { b"*" } else { b"/" }).ok_or(Refusal::HeadTooLarge)?;
         head.path = head.raw_path;
         return Ok(());
     }
     head.raw_path = place(bytes, parts.path)?;
     head.path = head.raw_path;
     if parts.is_encoded && memchr(b'%', parts.path).is_some() {
-        let start = head.blob.len();
-        percent_decode(parts.path, &mut head.blob);
-        head.path = Span::new(start, head.blob.len() - start).ok_or(Refusal::StartLineTooLong)?;
+        head.decode_path(parts.path).ok_or(Refusal::StartLineTooLong)?;
     }
     Ok(())
-}
-
-fn append(head: &mut RequestHead, bytes: &[u8]) -> Result<Span, Refusal> {
-    let start = head.blob.len();
-    head.blob.extend_from_slice(bytes);
-    Span::new(start, bytes.len()).ok_or(Refusal::HeadTooLarge)
 }
 
 /// Where `part`, a slice of `whole`, lies in it; the blob begins with a copy of `whole`.
@@ -381,21 +374,6 @@ fn place(whole: &[u8], part: &[u8]) -> Result<Span, Refusal> {
 #[inline]
 fn offset(whole: &[u8], part: &[u8]) -> usize {
     part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr())
-}
-
-fn method_of(name: &[u8]) -> Method {
-    match name {
-        b"GET" => Method::Get,
-        b"HEAD" => Method::Head,
-        b"POST" => Method::Post,
-        b"PUT" => Method::Put,
-        b"DELETE" => Method::Delete,
-        b"CONNECT" => Method::Connect,
-        b"OPTIONS" => Method::Options,
-        b"TRACE" => Method::Trace,
-        b"PATCH" => Method::Patch,
-        _ => Method::Other,
-    }
 }
 
 fn refusal(error: httparse::Error, bytes: &[u8]) -> Refusal {

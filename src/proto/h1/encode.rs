@@ -8,19 +8,10 @@ use crate::{
     limits::HEAD_FIELDS_MAX,
     proto::{
         answer::EdgeAnswer,
-        field::{NameCase, is_sendable_value, list, name_case, parse_length},
-        head::{BodyLength, ResponseHead},
+        head::ResponseHead,
+        response::{Extent, Given, Writer, checked, extent},
     },
 };
-
-/// What the application's own fields say about what the engine would add.
-#[derive(Default)]
-struct Given {
-    length: Option<u64>,
-    date: bool,
-    server: bool,
-    close: bool,
-}
 
 impl H1 {
     /// Appends an encoded response head. `date` is an IMF-fixdate.
@@ -128,38 +119,23 @@ impl H1 {
         given: Option<u64>,
         out: &mut Vec<u8>,
     ) -> Result<Response, BadResponse> {
-        let known = match head.body {
-            BodyLength::Empty => Some(0),
-            BodyLength::Known(length) => Some(length),
-            BodyLength::Unknown => None,
-        };
-        // RFC 9112 §6.3: no body whatever the fields say. RFC 9110 §8.6: no Content-Length in a 204, and in a 304
-        // or an answer to HEAD only the one that a GET would have had.
-        if head.status == 204 {
-            return Ok(Response::Bodiless);
-        }
-        if self.is_head || head.status == 304 {
-            let would_be = match head.body {
-                BodyLength::Known(length) if head.status != 304 => given.or(Some(length)),
-                _ => given,
-            };
-            if let Some(length) = would_be {
-                push_length(length, out);
+        Ok(match extent(head, given, self.is_head)? {
+            Extent::Bodiless(length) => {
+                if let Some(length) = length {
+                    push_length(length, out);
+                }
+                Response::Bodiless
             }
-            return Ok(Response::Bodiless);
-        }
-        match (known, given) {
-            (Some(known), Some(given)) if known != given => Err(BadResponse::Length),
-            (Some(length), _) | (None, Some(length)) => {
+            Extent::Sized(length) => {
                 push_length(length, out);
-                Ok(Response::Sized(length))
+                Response::Sized(length)
             }
-            (None, None) if self.is_http10 => Ok(Response::ToClose),
-            (None, None) => {
+            Extent::Open if self.is_http10 => Response::ToClose,
+            Extent::Open => {
                 out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-                Ok(Response::Chunked)
+                Response::Chunked
             }
-        }
+        })
     }
 
     /// Appends a piece of the body, as a chunk where the body is chunked; drops it where there is none to send.
@@ -331,44 +307,14 @@ impl H1 {
 fn push_fields(head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Result<Given, BadResponse> {
     let mut given = Given::default();
     for field in head.fields {
-        let name = field.name.of(head.blob).ok_or(BadResponse::FieldName)?;
-        let value = field.value.of(head.blob).ok_or(BadResponse::FieldValue)?;
-        if !is_sendable_value(value) {
-            return Err(BadResponse::FieldValue);
+        let (name, value) = checked(head, field)?;
+        // RFC 9110 §15.5.22: a 426 says what to upgrade to, which takes a connection option (§7.8).
+        if head.status == 426 && *name == *b"upgrade" {
+            push_field(b"connection", b"upgrade", out);
+        } else if given.note(head.status, &name, value)? == Writer::Engine {
+            continue;
         }
-        let lowered;
-        let name = match name_case(name).ok_or(BadResponse::FieldName)? {
-            NameCase::Lower => name,
-            NameCase::Mixed => {
-                lowered = name.to_ascii_lowercase();
-                &lowered
-            }
-        };
-        match name {
-            b"content-length" => {
-                let length = parse_length(value).ok_or(BadResponse::Length)?;
-                if given.length.is_some_and(|other| other != length) {
-                    return Err(BadResponse::Length);
-                }
-                given.length = Some(length);
-                continue;
-            }
-            b"connection" => {
-                given.close |= list(value).any(|option| option.eq_ignore_ascii_case(b"close"));
-                continue;
-            }
-            // RFC 9110 §7.6.1: about one connection, and this one is not the application's.
-            // Except that a 426 says what to upgrade to (RFC 9110 §15.5.22), which takes a connection option (§7.8).
-            b"upgrade" if head.status == 426 => push_field(b"connection", b"upgrade", out),
-            b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"te" | b"trailer"
-            | b"upgrade" => continue,
-            // RFC 6455 §4.2.2: the handshake's own.
-            b"sec-websocket-accept" | b"sec-websocket-extensions" if head.status == 101 => continue,
-            b"date" => given.date = true,
-            b"server" => given.server = true,
-            _ => {}
-        }
-        push_field(name, value, out);
+        push_field(&name, value, out);
     }
     Ok(given)
 }

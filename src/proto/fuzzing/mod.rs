@@ -5,10 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod h2;
 mod tls;
 
 use std::time::Instant;
 
+pub use h2::{Seen, h2_events, h2_session};
 pub use tls::tls_records;
 
 use super::{
@@ -316,6 +318,11 @@ mod tests {
     #[test]
     fn corpus_of_tls_records() {
         replay("tls_records", super::tls_records);
+    }
+
+    #[test]
+    fn corpus_of_h2_session() {
+        replay("h2_session", super::h2_session);
     }
 
     #[test]

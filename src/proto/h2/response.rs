@@ -1,0 +1,113 @@
+//! From a response as the application gave it to what the library encodes.
+//!
+//! Invariant: a head that passes has lower-case names, no field about a connection (RFC 9113 §8.2.2), and at most one
+//! Content-Length, which its body will be held to.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, Response, StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
+
+use crate::{
+    limits::HEAD_FIELDS_MAX,
+    proto::{
+        error::BadResponse,
+        field::trim,
+        head::ResponseHead,
+        response::{Extent, Given, Writer, checked, extent},
+    },
+};
+
+/// What of a response is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// Everything.
+    Head,
+    /// Body, with this many bytes of the announced length.
+    Sized(u64),
+    /// Body of a length that was not announced.
+    Open,
+    /// Nothing, and what body the application gives is dropped.
+    Bodiless,
+}
+
+impl Sending {
+    /// END_STREAM goes out with the head.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::Bodiless | Self::Sized(0))
+    }
+}
+
+/// Makes the head of a final response, and says what follows it.
+pub(super) fn head(
+    head: &ResponseHead<'_>,
+    date: &[u8],
+    is_head: bool,
+) -> Result<(Response<()>, Sending), BadResponse> {
+    if !(200..=599).contains(&head.status) {
+        return Err(BadResponse::Status);
+    }
+    let (mut fields, given) = fields(head, 3)?;
+    let extent = extent(head, given.length, is_head)?;
+    let (length, sending) = match extent {
+        Extent::Bodiless(length) => (length, Sending::Bodiless),
+        Extent::Sized(length) => (Some(length), Sending::Sized(length)),
+        Extent::Open => (None, Sending::Open),
+    };
+    if let Some(length) = length {
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if !given.date {
+        let date = HeaderValue::from_bytes(date).map_err(|_| BadResponse::FieldValue)?;
+        fields.insert(header::DATE, date);
+    }
+    if !given.server {
+        fields.insert(header::SERVER, HeaderValue::from_static("fasterapi"));
+    }
+    Ok((assemble(head.status, fields)?, sending))
+}
+
+/// Makes the head of an informational response (RFC 9110 §15.2).
+pub(super) fn informational(head: &ResponseHead<'_>) -> Result<Response<()>, BadResponse> {
+    // 100 and 101 are the engine's own to say.
+    if !(102..=199).contains(&head.status) {
+        return Err(BadResponse::Status);
+    }
+    assemble(head.status, fields(head, 0)?.0)
+}
+
+/// Makes a trailer section (RFC 9110 §6.5).
+pub(super) fn trailers(trailers: &ResponseHead<'_>) -> Result<HeaderMap, BadResponse> {
+    Ok(fields(trailers, 0)?.0)
+}
+
+fn assemble(status: u16, fields: HeaderMap) -> Result<Response<()>, BadResponse> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(status).map_err(|_| BadResponse::Status)?;
+    *response.headers_mut() = fields;
+    Ok(response)
+}
+
+/// `own`: how many more fields the engine will add.
+fn fields(head: &ResponseHead<'_>, own: usize) -> Result<(HeaderMap, Given), BadResponse> {
+    if head.fields.len() > HEAD_FIELDS_MAX {
+        return Err(BadResponse::TooManyFields);
+    }
+    // One copy, which the values share.
+    let blob = Bytes::copy_from_slice(head.blob);
+    let shared = ResponseHead { blob: &blob, ..*head };
+    let mut fields = HeaderMap::with_capacity(head.fields.len() + own);
+    let mut given = Given::default();
+    for field in shared.fields {
+        let (name, value) = checked(&shared, field)?;
+        if given.note(head.status, &name, value)? == Writer::Engine {
+            continue;
+        }
+        let name = HeaderName::from_bytes(&name).map_err(|_| BadResponse::FieldName)?;
+        // RFC 9113 §8.2.1: no white space around it. The library refuses other controls than CR, LF and NUL as well.
+        let value = HeaderValue::from_maybe_shared(blob.slice_ref(trim(value)));
+        fields.append(name, value.map_err(|_| BadResponse::FieldValue)?);
+    }
+    Ok((fields, given))
+}
