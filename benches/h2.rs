@@ -18,8 +18,9 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fasterapi::{
     proto::{
-        h2::{Event, H2, Options, PREFACE},
+        h2::{H2, Options, PREFACE},
         head::{BodyLength, RequestHead, ResponseHead},
+        stream::Event,
     },
     span::{Field, Span},
 };

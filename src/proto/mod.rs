@@ -15,6 +15,7 @@ pub mod head;
 pub mod rate;
 mod response;
 pub mod route;
+pub mod stream;
 pub mod target;
 pub mod tls;
 pub mod ws;

@@ -7,8 +7,9 @@ use crate::{
     limits::{H2_INPUT_SIZE_MAX, H2_UNSENT_SIZE_MAX},
     proto::{
         error::Refusal,
-        h2::{Event, H2, Options, PREFACE, StreamKey},
+        h2::{H2, Options, PREFACE},
         head::{BodyLength, RequestHead, ResponseHead},
+        stream::{Event, StreamKey},
     },
 };
 
@@ -39,11 +40,11 @@ pub fn h2_session(data: &[u8]) {
 /// What a connection made of these bytes comes to when they arrive in pieces of this size, each followed by a look at
 /// what happened, and requests are answered once they have ended. Panics where the engine breaks a promise.
 #[expect(clippy::disallowed_methods, reason = "a fuzz target has no shard to give it the time")]
-pub fn h2_events(stream: &[u8], size: usize) -> BTreeMap<u32, Seen> {
+pub fn h2_events(stream: &[u8], size: usize) -> BTreeMap<u64, Seen> {
     let now = Instant::now();
     let mut engine = H2::new(Options { body_size_max: BODY_SIZE_MAX, ..Options::default() }, now);
     let mut head = RequestHead::default();
-    let mut seen: BTreeMap<u32, Seen> = BTreeMap::new();
+    let mut seen: BTreeMap<u64, Seen> = BTreeMap::new();
     let mut out = Vec::new();
     for mut piece in stream.chunks(size.max(1)) {
         while !piece.is_empty() {
@@ -73,7 +74,7 @@ fn note(
     engine: &mut H2,
     event: Event,
     head: &RequestHead,
-    seen: &mut BTreeMap<u32, Seen>,
+    seen: &mut BTreeMap<u64, Seen>,
     now: Instant,
 ) {
     match event {

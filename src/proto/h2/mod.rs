@@ -48,11 +48,11 @@ use http::Request;
 use slab::Slab;
 
 pub use frames::{PREFACE, Preface, preface};
-pub use stream::StreamKey;
 
 use super::{
     error::Refusal,
     head::{BodyLength, RequestHead},
+    stream::{Event, StreamKey},
 };
 use crate::limits::{
     BODY_SIZE_MAX, BODY_TIMEOUT, EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_ECHOES_MAX,
@@ -90,46 +90,6 @@ impl Default for Options {
             keepalive_timeout: KEEPALIVE_TIMEOUT,
         }
     }
-}
-
-/// Something that a client did, or that became possible.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// `head` is filled.
-    Request {
-        /// Whose it is.
-        stream: StreamKey,
-        /// No body follows.
-        end: bool,
-        /// Extended CONNECT (RFC 8441) asks for a WebSocket; `head` reads like the GET that asks for one in HTTP/1.1.
-        websocket: bool,
-    },
-    /// A piece of a request's body; give credit for it with [`H2::credit`].
-    Body {
-        /// Whose it is.
-        stream: StreamKey,
-        /// Empty only at the end.
-        data: Bytes,
-        /// Nothing follows.
-        end: bool,
-    },
-    /// The request is not accepted, or not any more: answer with [`H2::refuse`]. Nothing more of it will be reported.
-    Refused {
-        /// Whose it is.
-        stream: StreamKey,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// There is room for more of the response whose [`H2::body`] took less than it was given.
-    Writable {
-        /// Whose it is.
-        stream: StreamKey,
-    },
-    /// The stream is no more: the client cancelled it, broke a rule on it, or has gone. Its key names nothing from now on.
-    Reset {
-        /// Whose it is.
-        stream: StreamKey,
-    },
 }
 
 /// Where the connection stands.

@@ -14,20 +14,6 @@ use http::Response;
 
 use super::response::Sending;
 
-/// Names a stream of one connection. A stream that has ended is named by nobody else's key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct StreamKey {
-    pub(super) slot: usize,
-    pub(super) id: u32,
-}
-
-impl StreamKey {
-    /// The identifier on the wire (RFC 9113 §5.1.1).
-    pub const fn id(self) -> u32 {
-        self.id
-    }
-}
-
 /// The library's handle for answering; another one once the head is out.
 #[derive(Debug)]
 enum Sender {
@@ -59,7 +45,7 @@ pub(super) enum Turn {
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) id: u32,
+    pub(super) id: u64,
     /// `None`: the request had no body. Kept to the end, because credit is given through it.
     receiver: Option<RecvStream>,
     sender: Sender,
@@ -103,7 +89,7 @@ impl Stream {
         is_head: bool,
         now: Instant,
     ) -> Self {
-        let id = respond.stream_id().as_u32();
+        let id = u64::from(respond.stream_id().as_u32());
         let ended = receiver.is_end_stream();
         Self {
             id,

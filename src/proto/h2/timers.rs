@@ -32,7 +32,7 @@ pub(super) struct Timers {
     /// Since when a frame, or a block of HEADERS, is incomplete; and which.
     partial: Option<(Instant, u64)>,
     /// The stream whose frame of body is incomplete.
-    partial_data: Option<u32>,
+    partial_data: Option<u64>,
     last_input: Instant,
     /// The last time that the client was seen to live: it sent something, or took what was output before.
     last_sign: Instant,
@@ -86,7 +86,7 @@ impl Timers {
         self.partial = match (partial, self.partial) {
             (Partial::None, _) => None,
             (Partial::Data(stream), _) => {
-                self.partial_data = Some(stream);
+                self.partial_data = Some(u64::from(stream));
                 None
             }
             (Partial::Other(frame), Some((since, same))) if frame == same => Some((since, same)),

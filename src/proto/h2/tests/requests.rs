@@ -349,7 +349,7 @@ fn an_expectation_is_noted_and_an_unknown_one_refused() {
 fn requests_of_one_connection_are_told_apart() {
     let mut raw = Raw::open();
     let events = raw.send(&[get(1), post(3), get(5), frame(DATA, END_STREAM, 3, b"x")].concat());
-    let ids: Vec<u32> = events
+    let ids: Vec<u64> = events
         .iter()
         .map(|event| match event {
             Event::Request { stream, .. } | Event::Body { stream, .. } => stream.id(),
