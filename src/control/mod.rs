@@ -102,6 +102,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
                 shard: index,
                 listeners: [listener].into_iter().chain(redirects.next()).collect(),
                 tls: tls.clone(),
+                http: shard::HttpVersions::default(),
                 h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
                 limits: limits_of(config),
                 websocket: websockets_of(&config.websockets),

@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use super::{
     Core, Settings,
-    answer::{Effect, head_of},
+    answer::Effect,
+    client::{Client, head_of},
     clock::Clock,
     conn::{Connection, Phase, Reading, Verdict},
     exchange::Exchange,
@@ -207,6 +208,11 @@ impl Core {
         self.touch(index);
     }
 
+    /// The connection that has this exchange for its only one.
+    fn connection_of(&mut self, exchange: usize) -> Option<usize> {
+        self.exchanges.get_mut(exchange).and_then(|entry| entry.client).and_then(plain)
+    }
+
     /// True while messages go both ways.
     fn is_websocket(&self, index: usize) -> bool {
         let connection = self.connections.get(index);
@@ -233,7 +239,7 @@ impl Core {
     /// A worker is about to go.
     pub(super) fn depart_from(&mut self, link: usize) {
         for exchange in self.exchanges.of_link(link) {
-            let connection = self.exchanges.get_mut(exchange).and_then(|entry| entry.connection);
+            let connection = self.connection_of(exchange);
             if let Some(connection) = connection {
                 self.depart(connection);
             }
@@ -242,7 +248,7 @@ impl Core {
 
     /// The worker of a WebSocket has died, or says no more of it: its client is told by this code. False for what is none.
     pub(super) fn orphan(&mut self, exchange: usize, code: u16, reason: &str) -> bool {
-        let connection = self.exchanges.get_mut(exchange).and_then(|entry| entry.connection);
+        let connection = self.connection_of(exchange);
         let Some(connection) = connection.filter(|index| self.is_websocket(*index)) else {
             return false;
         };
@@ -253,7 +259,7 @@ impl Core {
 
     /// The worker has closed: the client's answer is awaited without it.
     pub(super) fn closed_by_worker(&mut self, exchange: usize) {
-        let connection = self.exchanges.get_mut(exchange).and_then(|entry| entry.connection);
+        let connection = self.connection_of(exchange);
         if let Some(connection) = connection {
             self.part(connection, 0);
             if let Some(connection) = self.connections.get_mut(connection) {
@@ -373,7 +379,7 @@ impl Books<'_> {
         entry.respond(response, id)?;
         entry.check_order(!response.end && response.body.is_empty(), "101", id)?;
         (entry.accepted, entry.repeatable) = (true, false);
-        let (Some(index), Some(connection)) = (entry.connection, connection) else {
+        let (Some(index), Some(connection)) = (entry.client.and_then(plain), connection) else {
             return Ok(Effect::None);
         };
         Ok(match switch(connection, exchange, response, settings, clock) {
@@ -387,11 +393,9 @@ impl Books<'_> {
         entry.check_order(entry.accepted, "message", id)?;
         entry.receive(piece.cost())?;
         entry.log_bytes(piece.data.len());
-        let (Some(index), Some(connection)) = (entry.connection, connection) else {
-            return Ok(Effect::None);
-        };
+        let Some(connection) = connection else { return Ok(Effect::None) };
         Ok(match say(connection, piece, workspace) {
-            Ok(()) => Effect::Output(index),
+            Ok(()) => Effect::Output(exchange),
             Err(error) => Effect::Unsendable { exchange, error },
         })
     }
@@ -453,6 +457,14 @@ fn shut(connection: &mut Connection, close: Close<'_>, now: Instant) {
     }
     if let Err(error) = closed {
         tracing::debug!("no second Close is sent: {error}");
+    }
+}
+
+/// The connection of a client that has one for itself.
+fn plain(client: Client) -> Option<usize> {
+    match client {
+        Client::Http1(connection) => Some(connection),
+        Client::Http2(..) => None,
     }
 }
 
