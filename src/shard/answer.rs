@@ -5,11 +5,11 @@
 //! never another exchange's response.
 
 use super::{
-    Core,
+    Core, Settings,
     client::{Client, Respond, Saying, head_of},
     conn::{Connection, Reading},
     exchange::Exchange,
-    websocket::{Books, SWITCHING},
+    websocket::{self, SWITCHING},
 };
 use crate::{
     ipc::{
@@ -17,7 +17,12 @@ use crate::{
         message::{Cancellation, FromWorker, Response},
     },
     limits,
-    proto::{error::BadResponse, h1::Next, h2::H2, ws::BadMessage},
+    proto::{
+        error::BadResponse,
+        h1::Next,
+        h2::H2,
+        ws::{BadMessage, Workspace},
+    },
 };
 
 /// What the access log says of a client that went away before a response began; nginx's number.
@@ -53,30 +58,16 @@ impl Core {
             let saying =
                 Saying { date: self.clock.date(), secure: &self.secure, now: self.clock.now };
             let books = (exchange, id, entry);
-            let effect = match (&message, books.2.client) {
-                (
-                    FromWorker::Response(Response { status: SWITCHING, .. })
-                    | FromWorker::Message(_)
-                    | FromWorker::Close(_),
-                    client,
-                ) => {
-                    let connection = match client {
-                        Some(Client::Http1(at)) => connections.get_mut(at),
-                        Some(Client::Http2(..)) | None => None,
-                    };
-                    let (exchange, id, entry) = books;
-                    let books = Books { exchange, id, entry, connection };
-                    let shard = (&self.options, &mut self.workspace, &self.clock);
-                    books.take(&message, shard)?
+            let shard = (&self.options, &mut self.workspace, saying);
+            let effect = match books.2.client {
+                None => take_record(books, &message, None::<&mut Connection>, shard)?,
+                Some(Client::Http1(at)) => {
+                    take_record(books, &message, connections.get_mut(at), shard)?
                 }
-                (_, None) => take_record(books, &message, None::<&mut Connection>, saying)?,
-                (_, Some(Client::Http1(at))) => {
-                    take_record(books, &message, connections.get_mut(at), saying)?
-                }
-                (_, Some(Client::Http2(at, stream))) => {
+                Some(Client::Http2(at, stream)) => {
                     let streams = connections.get_mut(at).and_then(|c| c.streams.as_mut());
                     let stream = streams.and_then(|streams| streams.stream(stream));
-                    take_record(books, &message, stream, saying)?
+                    take_record(books, &message, stream, shard)?
                 }
             };
             Ok(Some(effect))
@@ -97,7 +88,7 @@ impl Core {
             Effect::None => {}
             Effect::Output(exchange) => self.output_came(*exchange),
             Effect::Resume(client) => self.resume_client(*client),
-            Effect::Accepted(connection) => self.accepted(*connection),
+            Effect::Accepted(client) => self.accepted(*client),
             Effect::Unsendable { exchange, error } => self.unsendable(*exchange, *error),
             Effect::Closed(exchange) => self.closed_by_worker(*exchange),
             Effect::Ended(exchange) => self.end_exchange(*exchange),
@@ -188,18 +179,6 @@ impl Core {
         self.abandon_exchange(exchange, why, status);
     }
 
-    /// Parts a connection from its exchange, which is nobody's from then on.
-    pub(super) fn part(&mut self, index: usize, status: u16) -> Option<usize> {
-        let exchange = self.connections.get(index)?.exchange()?;
-        debug_assert_eq!(
-            self.exchanges.get_mut(exchange).and_then(|entry| entry.client),
-            Some(Client::Http1(index)),
-            "an exchange has one client"
-        );
-        self.part_exchange(exchange, status);
-        Some(exchange)
-    }
-
     /// The client has gone: no more is sent, its exchange is cancelled.
     pub(super) fn lose(&mut self, index: usize) {
         self.abandon(index, Cancellation::ClientGone, CLIENT_GONE);
@@ -279,7 +258,7 @@ pub(super) enum Effect {
     None,
     Output(usize),
     Resume(Client),
-    Accepted(usize),
+    Accepted(Client),
     Unsendable { exchange: usize, error: BadMessage },
     Closed(usize),
     Ended(usize),
@@ -292,11 +271,17 @@ fn take_record<R: Respond>(
     (exchange, id, entry): (usize, u64, &mut Exchange),
     record: &FromWorker<'_>,
     mut to: Option<R>,
-    saying: Saying<'_>,
+    (settings, workspace, saying): (&Settings, &mut Workspace, Saying<'_>),
 ) -> Result<Effect, Fault> {
     let mut ended = false;
     let mut encoded: Result<(), BadResponse> = Ok(());
     match record {
+        FromWorker::Response(Response { status: SWITCHING, .. })
+        | FromWorker::Message(_)
+        | FromWorker::Close(_) => {
+            let books = (exchange, id, entry);
+            return websocket::take(books, record, to, (settings, workspace, saying));
+        }
         FromWorker::Response(response) => {
             entry.respond(response, id)?;
             ended = response.end;
@@ -335,9 +320,6 @@ fn take_record<R: Respond>(
             }
         }
         FromWorker::Abort => return Ok(Effect::Aborted(exchange)),
-        FromWorker::Message(_) | FromWorker::Close(_) => {
-            return Err(Fault::Order { what: "message", exchange: id });
-        }
     }
     Ok(match encoded {
         Err(error) => Effect::Bad { exchange, ended, error },

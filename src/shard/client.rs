@@ -9,13 +9,15 @@ use std::time::Instant;
 use super::{
     Core,
     access_log::Line,
-    conn::{Connection, Verdict},
+    conn::{Connection, Reading, Verdict},
     tls::{HSTS, Secure, add_hsts},
+    websocket::Site,
 };
 use crate::{
     ipc::message::{Cancellation, Response},
     proto::{
         error::BadResponse,
+        h2::H2,
         head::{BodyLength, ResponseHead},
         stream::StreamKey,
     },
@@ -50,6 +52,19 @@ pub(super) trait Respond {
     fn inform(&mut self, head: &ResponseHead<'_>) -> Result<(), BadResponse>;
     /// The worker has room for so many more bytes of the request's body, and wants it.
     fn grant(&mut self, bytes: usize, now: Instant);
+
+    /// The head that accepts a WebSocket: the worker's 101, and the handshake's own fields.
+    fn switch(
+        &mut self,
+        exchange: usize,
+        head: &ResponseHead<'_>,
+        ours: &[(&'static str, String)],
+        saying: Saying<'_>,
+    ) -> Result<(), BadResponse>;
+    /// Where its WebSocket is.
+    fn site(&mut self) -> Site<'_>;
+    /// Something was added to the output of the site.
+    fn said(&mut self, now: Instant);
 }
 
 impl Respond for &mut Connection {
@@ -87,6 +102,24 @@ impl Respond for &mut Connection {
         // RFC 9110 §10.1.1: an application that refuses the body never asks for it.
         self.h1.encode_continue(&mut self.output);
     }
+
+    fn switch(
+        &mut self,
+        exchange: usize,
+        head: &ResponseHead<'_>,
+        ours: &[(&'static str, String)],
+        saying: Saying<'_>,
+    ) -> Result<(), BadResponse> {
+        self.h1.encode_switch(head, ours, &saying.date, &mut self.output)?;
+        self.reading = Reading::WebSocket(exchange);
+        Ok(())
+    }
+
+    fn site(&mut self) -> Site<'_> {
+        Connection::site(self)
+    }
+
+    fn said(&mut self, _: Instant) {}
 }
 
 /// True when the first piece of the body is longer than the whole is said to be. Looked at before the head is encoded: then
@@ -117,8 +150,22 @@ impl Core {
     pub(super) fn resume_client(&mut self, client: Client) {
         match client {
             Client::Http1(connection) => self.resume(connection),
-            // Its streams are never held back: what they may send is what the worker has room for.
-            Client::Http2(connection, _) => self.touch(connection),
+            // Its uploads are never held back: what a stream may send is what the worker has room for.
+            Client::Http2(connection, stream) => {
+                self.listen_stream::<H2>(connection, stream);
+                self.touch(connection);
+            }
+        }
+    }
+
+    /// True when a client is served to the end of this exchange and not further.
+    pub(super) fn is_leaving(&self, client: Client) -> bool {
+        match client {
+            Client::Http1(at) => self.connections.get(at).is_none_or(|c| c.h1.closes()),
+            Client::Http2(at, _) => {
+                let streams = self.connections.get(at).and_then(|c| c.streams.as_ref());
+                streams.is_none_or(|streams| streams.leaving)
+            }
         }
     }
 

@@ -20,9 +20,7 @@ impl Core {
             match (self.options.http, preface(data)) {
                 // The rest of it is awaited like that of a head.
                 (HttpVersions::Auto, Preface::Partial) => return Some(0),
-                (HttpVersions::Auto, Preface::Whole) | (HttpVersions::Http2, _) => {
-                    self.begin_http2(index);
-                }
+                (HttpVersions::Auto, Preface::Whole) => self.begin_http2(index),
                 (HttpVersions::Auto, Preface::No) | (HttpVersions::Http1, _) => {
                     connection.fresh = false;
                     return None;
@@ -61,10 +59,9 @@ impl Core {
     pub(super) fn begin_agreed(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         let agreed = connection.tls.as_ref().and_then(|tls| tls.session.alpn());
-        if agreed == Some(b"h2") || self.options.http == HttpVersions::Http2 {
-            self.begin_http2(index);
-        } else {
-            connection.fresh = false;
+        match agreed {
+            Some(b"h2") => self.begin_http2(index),
+            _ => connection.fresh = false,
         }
     }
 
@@ -74,16 +71,18 @@ impl Core {
         self.resume(index);
         let now = self.clock.now;
         let Some(connection) = self.connections.get_mut(index) else { return };
-        let may_send = connection.unsent() == 0;
-        let Connection { streams, output, input, at_end, .. } = connection;
-        let Some(streams) = streams else { return };
+        let all_read = connection.at_end && connection.input.is_empty();
+        let Some(streams) = &mut connection.streams else { return };
         if draining {
             streams.leave(now);
         }
-        // What was asked is answered first.
-        if *at_end && input.is_empty() && streams.len() == 0 {
-            streams.engine.handle_end();
+        if all_read && !streams.engine.has_news() {
+            self.attend_end(index);
         }
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let may_send = connection.unsent() == 0;
+        let Connection { streams, output, .. } = connection;
+        let Some(streams) = streams else { return };
         if may_send {
             streams.engine.output(output, now);
         }
@@ -92,6 +91,19 @@ impl Core {
             self.postponed.push(index);
         } else if over && streams.len() == 0 && may_send {
             connection.begin_last_send();
+        }
+    }
+
+    /// The client has sent its last byte. What it asked for is answered first.
+    fn attend_end(&mut self, index: usize) {
+        let streams = self.connections.get_mut(index).and_then(|c| c.streams.as_mut());
+        let Some(streams) = streams else { return };
+        let unfinished = streams.unfinished();
+        if streams.len() == 0 && !streams.engine.is_closed() {
+            streams.engine.handle_end();
+        }
+        for stream in unfinished {
+            self.lose_stream::<H2>(index, stream);
         }
     }
 

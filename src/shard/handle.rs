@@ -161,8 +161,6 @@ pub enum HttpVersions {
     Auto,
     /// HTTP/1.1 and 1.0 only.
     Http1,
-    /// HTTP/2 only.
-    Http2,
 }
 
 /// How long things may take, and how many there may be. Times are kept to within [`limits::SWEEP_INTERVAL`], and

@@ -10,7 +10,7 @@ use super::{
     client::Client,
     conn::{Phase, Reading, Verdict},
     queue::shift,
-    websocket::{WebSocket, refused},
+    websocket::WebSocket,
 };
 use crate::{
     ipc::message::{Cancellation, Request},
@@ -94,8 +94,8 @@ impl Core {
             return taken;
         }
         let mut at = 0;
-        if self.connections.get_mut(index).is_some_and(|connection| connection.engine().is_some()) {
-            at = self.listen(index, data);
+        if self.connections.get_mut(index).is_some_and(|connection| connection.has_websocket()) {
+            at = self.listen(Client::Http1(index), data);
         }
         while let Some(budget) = self.budget(index) {
             let rest = data.get(at..).unwrap_or_default();
@@ -166,7 +166,7 @@ impl Core {
             return Err(self.https_redirect());
         }
         if self.head.has_upgrade
-            && let Some((route, websocket)) = self.find_websocket().map_err(refused)?
+            && let Some((route, websocket)) = self.find_websocket()?
         {
             return Ok((route, Some(websocket)));
         }

@@ -19,8 +19,9 @@ use super::{
     answer::CLIENT_GONE,
     client::{Client, Respond, Saying, exceeds, head_of},
     conn::Verdict,
-    serve::Asked,
+    serve::{Asked, unavailable},
     tls::{HSTS, Secure},
+    websocket::{Site, Talk, WebSocket},
 };
 use crate::{
     ipc::message::{Cancellation, Response},
@@ -29,7 +30,7 @@ use crate::{
         answer::EdgeAnswer,
         error::{BadResponse, Refusal},
         h2::H2,
-        head::{Method, RequestHead, ResponseHead},
+        head::{BodyLength, Method, RequestHead, ResponseHead},
         stream::{Cut, Event, StreamKey},
     },
     span::{Field, Span},
@@ -187,7 +188,7 @@ pub(super) struct Streams<E> {
 #[derive(Debug)]
 struct Entry {
     key: StreamKey,
-    /// The exchange, until its worker has written all of the response.
+    /// The exchange, until its worker has written all of the response or its WebSocket parts from it.
     exchange: Option<usize>,
     is_head: bool,
     /// The request was read to its end.
@@ -197,6 +198,9 @@ struct Entry {
     at: usize,
     /// What follows that.
     then: Then,
+    websocket: Option<WebSocket>,
+    /// Received on it and not decoded: at most the stream's window, for which no credit was given yet.
+    heard: Vec<u8>,
 }
 
 /// What follows the body that was given so far.
@@ -235,6 +239,12 @@ impl<E: Engine> Streams<E> {
         Some(Stream { engine: &mut self.engine, entry, secure: self.origin.secure })
     }
 
+    /// Streams whose request has not been read to its end.
+    pub(super) fn unfinished(&self) -> Vec<StreamKey> {
+        let entries = self.entries.iter().flatten();
+        entries.filter(|entry| !entry.request_ended).map(|entry| entry.key).collect()
+    }
+
     /// Streams and their exchanges, for whoever counts.
     #[cfg(test)]
     pub(super) fn exchanges(&self) -> impl Iterator<Item = (StreamKey, usize)> {
@@ -249,19 +259,11 @@ impl<E: Engine> Streams<E> {
         unsent.max().unwrap_or_default()
     }
 
-    fn insert(&mut self, key: StreamKey, exchange: usize, is_head: bool, request_ended: bool) {
+    fn insert(&mut self, entry: Entry) {
+        let key = entry.key;
         if self.entries.len() <= key.slot() {
             self.entries.resize_with(key.slot() + 1, || None);
         }
-        let entry = Entry {
-            key,
-            exchange: Some(exchange),
-            is_head,
-            request_ended,
-            unsent: Vec::new(),
-            at: 0,
-            then: Then::More,
-        };
         if let Some(slot) = self.entries.get_mut(key.slot()) {
             debug_assert!(slot.is_none(), "an engine's slot has one stream at a time");
             self.open += usize::from(slot.replace(entry).is_none());
@@ -302,6 +304,35 @@ impl<E: Engine> Streams<E> {
         self.remove(key);
     }
 
+    /// Its WebSocket parts from its exchange.
+    pub(super) fn part_websocket(&mut self, key: StreamKey) {
+        if let Some(stream) = self.stream(key) {
+            stream.entry.exchange = None;
+        }
+    }
+
+    /// Keeps what arrived for a WebSocket, to be decoded; false when this stream is none.
+    fn hear(&mut self, key: StreamKey, data: &[u8], end: bool) -> bool {
+        let Some(stream) = self.stream(key) else { return false };
+        if stream.entry.websocket.is_none() {
+            return false;
+        }
+        stream.entry.heard.extend_from_slice(data);
+        stream.entry.request_ended |= end;
+        true
+    }
+
+    /// See [`Site`].
+    pub(super) fn site(&mut self, key: StreamKey) -> Option<Site<'_>> {
+        self.stream(key).map(|stream| stream.entry.site())
+    }
+
+    /// The WebSockets among the streams.
+    pub(super) fn websockets(&self) -> impl Iterator<Item = (StreamKey, &WebSocket)> {
+        let entries = self.entries.iter().flatten();
+        entries.filter_map(|entry| Some((entry.key, entry.websocket.as_ref()?)))
+    }
+
     /// The worker has written all of this stream's response.
     fn part(&mut self, key: StreamKey) {
         let entry = self.entries.get_mut(key.slot()).and_then(Option::as_mut);
@@ -321,6 +352,33 @@ impl<E: Engine> Streams<E> {
             self.remove(key);
         }
         Ok(exchange.filter(|_| self.has_sent_all(key)))
+    }
+}
+
+impl Entry {
+    fn new(key: StreamKey, exchange: usize, is_head: bool, request_ended: bool) -> Self {
+        Self {
+            key,
+            exchange: Some(exchange),
+            is_head,
+            request_ended,
+            unsent: Vec::new(),
+            at: 0,
+            then: Then::More,
+            websocket: None,
+            heard: Vec::new(),
+        }
+    }
+
+    fn site(&mut self) -> Site<'_> {
+        let talk = match (&self.websocket, self.exchange) {
+            (Some(WebSocket::Open(_)), Some(exchange)) => Talk::Both(exchange),
+            (Some(WebSocket::Open(_)), None) => Talk::Parting,
+            (Some(WebSocket::Asked(_)) | None, _) => Talk::Silent,
+        };
+        let has_room = self.unsent.len() - self.at <= limits::UNSENT_SIZE_MAX;
+        let Self { websocket, unsent: output, .. } = self;
+        Site { websocket, output, talk, has_room }
     }
 }
 
@@ -414,9 +472,59 @@ impl<E: Engine> Respond for Stream<'_, E> {
     }
 
     fn grant(&mut self, bytes: usize, now: Instant) {
-        self.engine.go_on(self.entry.key);
-        self.engine.credit(self.entry.key, bytes, now);
+        // A WebSocket's bytes are given credit for as they are decoded.
+        if self.entry.websocket.is_none() {
+            self.engine.go_on(self.entry.key);
+            self.engine.credit(self.entry.key, bytes, now);
+        }
     }
+
+    fn switch(
+        &mut self,
+        _: usize,
+        head: &ResponseHead<'_>,
+        ours: &[(&'static str, String)],
+        saying: Saying<'_>,
+    ) -> Result<(), BadResponse> {
+        let (blob, fields) = accepting(head, ours).ok_or(BadResponse::TooManyFields)?;
+        let head =
+            ResponseHead { blob: &blob, fields: &fields, body: BodyLength::Unknown, ..*head };
+        self.engine.respond(self.entry.key, &head, &saying.date, false)
+    }
+
+    fn site(&mut self) -> Site<'_> {
+        self.entry.site()
+    }
+
+    fn said(&mut self, now: Instant) {
+        if let Err(error) = self.push_on(now) {
+            // Nobody has announced a length.
+            debug_assert!(false, "the body of a WebSocket is never wrong: {error}");
+        }
+    }
+}
+
+/// The head that accepts a WebSocket: of the application's fields those that are its own to write (RFC 6455 §4.2.2), and ours.
+fn accepting(
+    head: &ResponseHead<'_>,
+    ours: &[(&'static str, String)],
+) -> Option<(Vec<u8>, Vec<Field>)> {
+    let (mut blob, mut fields) = (head.blob.to_vec(), Vec::with_capacity(head.fields.len() + 1));
+    for field in head.fields {
+        let name = field.name.of(head.blob).unwrap_or_default();
+        let handshakes = [&b"sec-websocket-accept"[..], b"sec-websocket-extensions"];
+        if !handshakes.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            fields.push(*field);
+        }
+    }
+    for (name, value) in ours {
+        let at = blob.len();
+        blob.extend_from_slice(name.as_bytes());
+        blob.extend_from_slice(value.as_bytes());
+        let name_span = Span::new(at, name.len())?;
+        fields.push(Field { name: name_span, value: Span::new(at + name.len(), value.len())? });
+    }
+    Some((blob, fields))
 }
 
 /// A head with one more field, unless the application has given its own.
@@ -439,7 +547,7 @@ fn with_field(
 }
 
 fn trailer_head<'a>(blob: &'a [u8], fields: &'a [Field]) -> ResponseHead<'a> {
-    ResponseHead { status: 0, blob, fields, body: crate::proto::head::BodyLength::Empty }
+    ResponseHead { status: 0, blob, fields, body: BodyLength::Empty }
 }
 
 impl Core {
@@ -447,21 +555,42 @@ impl Core {
     pub(super) fn pump<E: Engine>(&mut self, index: usize) -> bool {
         // Taken out for the while: nothing below looks for a stream in its place.
         let Some(mut streams) = E::place(self, index).and_then(Option::take) else { return false };
-        let more = (0..limits::STREAM_EVENTS_MAX).all(|_| self.step(index, &mut streams));
+        let mut heard = Vec::new();
+        let more =
+            (0..limits::STREAM_EVENTS_MAX).all(|_| self.step(index, &mut streams, &mut heard));
         if let Some(place) = E::place(self, index) {
             *place = Some(streams);
+        }
+        for stream in heard {
+            self.listen_stream::<E>(index, stream);
         }
         more
     }
 
-    /// The next event; false when there is none.
-    fn step<E: Engine>(&mut self, index: usize, streams: &mut Streams<E>) -> bool {
+    /// The next event; false when there is none. WebSockets that have something to be decoded, or room to say something, are
+    /// noted in `heard`.
+    fn step<E: Engine>(
+        &mut self,
+        index: usize,
+        streams: &mut Streams<E>,
+        heard: &mut Vec<StreamKey>,
+    ) -> bool {
         match streams.engine.poll_event(&mut self.head, self.clock.now) {
             None => return false,
             Some(Event::Request { stream, end, websocket }) => {
                 self.begin_stream(index, streams, stream, (end, websocket));
             }
-            Some(event) => self.react(streams, event),
+            Some(Event::Body { stream, data, end }) if streams.hear(stream, &data, end) => {
+                heard.push(stream);
+            }
+            Some(event) => {
+                if let Event::Writable { stream } = event
+                    && streams.site(stream).is_some_and(|site| site.talk != Talk::Silent)
+                {
+                    heard.push(stream);
+                }
+                self.react(streams, event);
+            }
         }
         true
     }
@@ -475,15 +604,17 @@ impl Core {
         (mut end, websocket): (bool, bool),
     ) {
         let Origin { peer, secure, redirects } = streams.origin;
-        let found = if websocket {
-            Err(Verdict::new(501, Some("WebSockets are not supported here")))
-        } else {
-            self.route(redirects)
+        let found = match websocket && !redirects {
+            true => self.find_extended().map(|(route, asked)| (route, Some(asked))),
+            false => self.route(redirects),
         };
-        let (route, _) = match found {
+        let (route, asked) = match found {
             Ok(found) => found,
             Err(verdict) => return self.answer_stream(streams, stream, &verdict),
         };
+        if let Some(asked) = asked {
+            return self.begin_websocket(index, streams, stream, asked, route);
+        }
         let mut body = bytes::Bytes::new();
         if !end {
             // What is here of the body goes with the head: then one record may carry the whole request.
@@ -505,14 +636,89 @@ impl Core {
             end: end && fits,
         };
         let Some(exchange) = self.admit(&asked) else {
-            return self.answer_stream(streams, stream, &super::serve::unavailable());
+            return self.answer_stream(streams, stream, &unavailable());
         };
-        streams.insert(stream, exchange, self.head.method == Method::Head, end);
+        streams.insert(Entry::new(stream, exchange, self.head.method == Method::Head, end));
         if !fits {
             self.upload(exchange, rest);
             if end {
                 self.end_upload(exchange);
             }
+        }
+    }
+
+    /// A request for a WebSocket: nothing of it follows its head, whatever the client sends from then on.
+    fn begin_websocket<E: Engine>(
+        &mut self,
+        index: usize,
+        streams: &mut Streams<E>,
+        stream: StreamKey,
+        websocket: WebSocket,
+        route: u32,
+    ) {
+        self.head.body = BodyLength::Empty;
+        let Origin { peer, secure, .. } = streams.origin;
+        let client = E::client(index, stream);
+        let asked = Asked { client, peer, secure, route, websocket: true, body: &[], end: true };
+        match self.admit(&asked) {
+            Some(exchange) => {
+                let websocket = Some(websocket);
+                streams.insert(Entry { websocket, ..Entry::new(stream, exchange, false, false) });
+            }
+            None => self.answer_stream(streams, stream, &unavailable()),
+        }
+    }
+
+    /// Goes through what the client of a WebSocket sent, as far as its worker has room.
+    pub(super) fn listen_stream<E: Engine>(&mut self, index: usize, stream: StreamKey) {
+        let client = E::client(index, stream);
+        let now = self.clock.now;
+        let Some(found) = E::place(self, index).and_then(|s| s.as_mut()?.stream(stream)) else {
+            return;
+        };
+        if found.entry.websocket.is_none() {
+            return;
+        }
+        let heard = std::mem::take(&mut found.entry.heard);
+        let consumed = self.listen(client, &heard);
+        // It may have ended over it.
+        let Some(found) = E::place(self, index).and_then(|s| s.as_mut()?.stream(stream)) else {
+            return;
+        };
+        found.engine.credit(stream, consumed, now);
+        found.entry.heard = heard;
+        found.entry.heard.drain(..consumed);
+        let gone = found.entry.request_ended && matches!(found.entry.then, Then::More);
+        let silent = matches!(found.entry.websocket, Some(WebSocket::Asked(_)));
+        if gone && !silent && found.entry.heard.is_empty() {
+            self.lose_stream::<E>(index, stream);
+        }
+    }
+
+    /// The client of a stream will send nothing more, and it is not all.
+    pub(super) fn lose_stream<E: Engine>(&mut self, index: usize, stream: StreamKey) {
+        let Some(Some(streams)) = E::place(self, index) else { return };
+        let Some(entry) = streams.remove(stream) else { return };
+        streams.engine.reset(stream, Cut::Cancelled);
+        if let Some(exchange) = entry.exchange {
+            self.abandon_exchange(exchange, Cancellation::ClientGone, CLIENT_GONE);
+        }
+    }
+
+    /// Sends what a WebSocket has to say; `over`: and nothing after it.
+    pub(super) fn speak_stream<E: Engine>(&mut self, index: usize, stream: StreamKey, over: bool) {
+        let now = self.clock.now;
+        let Some(Some(streams)) = E::place(self, index) else { return };
+        let Some(mut found) = streams.stream(stream) else { return };
+        found.said(now);
+        if !over || matches!(found.entry.then, Then::End | Then::Nothing) {
+            return;
+        }
+        if let Err(error) = found.push(&[], Then::End, now) {
+            tracing::debug!("the end of a WebSocket cannot be sent: {error}");
+        }
+        if matches!(found.entry.then, Then::Nothing) {
+            streams.remove(stream);
         }
     }
 

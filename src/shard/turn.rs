@@ -16,6 +16,7 @@ use super::{
     Core, Settings, Spare,
     accept::{Accepting, Socket},
     access_log::AccessLog,
+    client::Client,
     clock::Clock,
     conn::{Connection, Phase, Reading, Recv},
     exchange::Exchanges,
@@ -329,7 +330,7 @@ impl<D: Driver> Shard<D> {
                 self.core.resume(index);
             }
             // A Ping, Pong or Close that was held back by what was unsent.
-            self.core.speak(index);
+            self.core.speak(Client::Http1(index));
             if self.core.connections.get(index).is_some_and(Connection::is_over) {
                 self.core.finish(index);
             }
