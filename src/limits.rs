@@ -199,6 +199,9 @@ pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// ...and given up after this. What was sent before may still lie in the kernel, behind a slow link.
 pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A client without a request that was told that the server leaves, and has not shown that it heard, is left after this.
+pub const H2_LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Submission queue of a shard's uring: operations that one system call submits.
 pub const SUBMISSIONS_MAX: u32 = 1024;
 /// Completion queue of a shard's uring; what does not fit overflows into kernel memory and is flushed later.
