@@ -201,6 +201,16 @@ pub const COMPLETIONS_MAX: u32 = 8192;
 pub const RECV_BUFFER_COUNT: u16 = 1024;
 /// One of them.
 pub const RECV_BUFFER_SIZE: u32 = 4096;
+/// Buffers that a shard lends to the kernel for receiving datagrams. A power of two.
+pub const DATAGRAM_BUFFER_COUNT: u16 = 64;
+/// One of them: the largest payload that generic receive offload makes, and what is said of it.
+pub const DATAGRAM_BUFFER_SIZE: u32 = 64 * 1024 + 256;
+/// Datagrams of one send; the kernel's own bound (`UDP_MAX_SEGMENTS`) was 64 for long.
+pub const DATAGRAM_SEGMENTS_MAX: usize = 64;
+/// Bytes of one send: what one IP packet holds.
+pub const DATAGRAM_BATCH_SIZE_MAX: usize = 65_507;
+/// Of the kernel's queues of a UDP socket, in each direction, as far as it grants that.
+pub const UDP_BUFFER_SIZE: usize = 4 * 1024 * 1024;
 /// One send operation; the kernel takes no more in one go (its `MAX_RW_COUNT`).
 pub const SEND_SIZE_MAX: u32 = 0x7fff_f000;
 /// Turns that a driver waits for cancelled operations when it is dropped...
