@@ -5,12 +5,13 @@
 //! Deliberately absent: any knowledge of HTTP or workers.
 //!
 //! `ring.rs` is the driver on the real kernel, `buffers.rs` the memory that its receives land in, `datagrams.rs` how
-//! datagrams and what is said of them are laid out, `setup.rs` how a ring comes to be (or why it cannot), `token.rs` what a
+//! datagrams and what is said of them are laid out, `send.rs` a send under way, `setup.rs` how a ring comes to be (or why it cannot), `token.rs` what a
 //! completion belongs to.
 
 mod buffers;
 mod datagrams;
 mod ring;
+mod send;
 mod setup;
 mod token;
 
@@ -96,8 +97,8 @@ pub trait Driver {
     /// Sends all of `data` (MSG_NOSIGNAL | MSG_WAITALL). At most one at a time per socket.
     fn send(&mut self, socket: BorrowedFd<'_>, data: Vec<u8>, token: Token);
     /// Receives datagrams into provided buffers of their own until cancelled (multishot). When the buffers ran out it ends
-    /// with `Failed(NOBUFS)`; start it again once leases were recycled. For a socket that went through [`prepare`], and a
-    /// driver that was made with buffers for datagrams.
+    /// with `Failed(NOBUFS)`; start it again once leases were recycled. An empty datagram ends it as well. For a socket that
+    /// went through [`prepare`], and a driver that was made with buffers for datagrams.
     fn recv_datagrams(&mut self, socket: BorrowedFd<'_>, token: Token);
     /// Sends datagrams, in one go where the kernel can cut them up itself (udp(7), `UDP_SEGMENT`), else one after the other.
     /// Completes as `Sent` when the kernel has taken them all, which says nothing of the network, and as `Failed` with what

@@ -19,6 +19,8 @@ use rustix::{
 
 use super::*;
 
+mod datagrams;
+
 const ACCEPT: u8 = 1;
 const RECV: u8 = 2;
 const SEND: u8 = 3;
