@@ -81,11 +81,7 @@ impl BufRing {
     ///
     /// `self` must be dropped after the last operation of that uring that selects from that group has completed, or be
     /// leaked.
-    pub(super) unsafe fn register(
-        &self,
-        submitter: &Submitter<'_>,
-        group: u16,
-    ) -> io::Result<()> {
+    pub(super) unsafe fn register(&self, submitter: &Submitter<'_>, group: u16) -> io::Result<()> {
         let address = self.base.as_ptr().addr() as u64;
         // SAFETY: `base` is page-aligned and `new` left room for `count` descriptions; that it outlives its use is
         // the caller's promise.

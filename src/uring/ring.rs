@@ -46,9 +46,7 @@ use super::{
     setup,
     token::DRIVER_KIND,
 };
-use crate::limits::{
-    DATAGRAM_BUFFER_SIZE, SEND_SIZE_MAX, TEARDOWN_TURN_MS, TEARDOWN_TURNS_MAX,
-};
+use crate::limits::{DATAGRAM_BUFFER_SIZE, SEND_SIZE_MAX, TEARDOWN_TURN_MS, TEARDOWN_TURNS_MAX};
 
 /// What one ring has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -356,9 +354,9 @@ impl Uring {
                 Operation::ReceiveDatagrams => {
                     let id = cqueue::buffer_select(entry.flags());
                     let buffers = datagram_buffers.as_mut();
-                    let lease = id.zip(buffers).map(|(id, buffers)| {
-                        DatagramLease(buffers.lend(id, result.unwrap_or(0)))
-                    });
+                    let lease = id
+                        .zip(buffers)
+                        .map(|(id, buffers)| DatagramLease(buffers.lend(id, result.unwrap_or(0))));
                     // Even an empty datagram has an envelope.
                     match (result, lease) {
                         (Ok(_), Some(lease)) => Event::Datagrams(lease),

@@ -32,7 +32,9 @@ use crate::{
         WebSocketOptions,
         turn::{Shard, kind},
     },
-    uring::{Arrived, Completion, DatagramBatch, DatagramLease, Driver, Event, Lease, Stats, Token, Wait},
+    uring::{
+        Arrived, Completion, DatagramBatch, DatagramLease, Driver, Event, Lease, Stats, Token, Wait,
+    },
 };
 
 /// See the module.
