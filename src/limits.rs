@@ -195,6 +195,35 @@ pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// ...and given up after this. What was sent before may still lie in the kernel, behind a slow link.
 pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// QUIC connections of one shard, unless configured otherwise.
+pub const QUIC_CONNECTIONS_MAX: usize = 32 * 1024;
+/// QUIC handshakes of one shard in progress, unless configured otherwise. From half of them on, clients have to show that
+/// they receive what is sent to their address (Retry).
+pub const QUIC_HANDSHAKES_MAX: usize = 2000;
+/// Handshakes of one client in progress (an IPv4 address, or an IPv6 network of 64 bits) from which on it has to show that...
+pub const QUIC_RETRY_PER_ADDRESS_FROM: usize = 32;
+/// ...and those that it may have at all.
+pub const QUIC_HANDSHAKES_PER_ADDRESS_MAX: usize = 512;
+/// A QUIC connection without a packet for so long is over (RFC 9000 §10.1).
+pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a client to come back with the token of a Retry.
+pub const QUIC_TOKEN_LIFETIME: Duration = Duration::from_secs(10);
+/// Stateless resets of one shard in a second.
+pub const QUIC_RESETS_PER_S: u32 = 100;
+/// HTTP/3: requests of one connection at one time.
+pub const QUIC_STREAMS_MAX: u64 = 128;
+/// Request-body bytes that one HTTP/3 connection may send, over all its streams, before workers took some. Each stream's own
+/// window is [`EXCHANGE_WINDOW`].
+pub const QUIC_CONNECTION_WINDOW: usize = 4 * EXCHANGE_WINDOW;
+/// HTTP/3's control stream, the two of QPACK, and some that are there to be ignored (RFC 9114 §6.2.3).
+pub const QUIC_CONTROL_STREAMS_MAX: u64 = 8;
+/// The window of each of them.
+pub const QUIC_CONTROL_WINDOW: usize = 64 * 1024;
+/// Connection ids that a client may give us, and paths that a connection has at one time.
+pub const QUIC_PATHS_MAX: u64 = 4;
+/// The largest UDP payload that is tried: Ethernet's, less the headers of IPv6 and UDP.
+pub const QUIC_DATAGRAM_SIZE_MAX: usize = 1452;
+
 /// Submission queue of a shard's uring: operations that one system call submits.
 pub const SUBMISSIONS_MAX: u32 = 1024;
 /// Completion queue of a shard's uring; what does not fit overflows into kernel memory and is flushed later.
@@ -203,6 +232,16 @@ pub const COMPLETIONS_MAX: u32 = 8192;
 pub const RECV_BUFFER_COUNT: u16 = 1024;
 /// One of them.
 pub const RECV_BUFFER_SIZE: u32 = 4096;
+/// Buffers that a shard lends to the kernel for receiving datagrams. A power of two.
+pub const DATAGRAM_BUFFER_COUNT: u16 = 64;
+/// One of them: the largest payload that generic receive offload makes, and what is said of it.
+pub const DATAGRAM_BUFFER_SIZE: u32 = 64 * 1024 + 256;
+/// Datagrams of one send; the kernel's own bound (`UDP_MAX_SEGMENTS`) was 64 for long.
+pub const DATAGRAM_SEGMENTS_MAX: usize = 64;
+/// Bytes of one send: what one IP packet holds.
+pub const DATAGRAM_BATCH_SIZE_MAX: usize = 65_507;
+/// Of the kernel's queues of a UDP socket, in each direction, as far as it grants that.
+pub const UDP_BUFFER_SIZE: usize = 4 * 1024 * 1024;
 /// One send operation; the kernel takes no more in one go (its `MAX_RW_COUNT`).
 pub const SEND_SIZE_MAX: u32 = 0x7fff_f000;
 /// Turns that a driver waits for cancelled operations when it is dropped...

@@ -12,6 +12,7 @@ pub mod fuzzing;
 pub mod h1;
 pub mod h2;
 pub mod head;
+pub mod quic;
 pub mod rate;
 mod response;
 pub mod route;
