@@ -122,7 +122,9 @@ pub const RECORD_ALIGN: usize = 16;
 /// A record with its header: never more than a quarter of the ring, so that a wrap can always make room.
 pub const RECORD_SIZE_MAX: usize = RING_SIZE / 4;
 /// The fixed part of a request record with its tables of fields and path parameters.
-pub const RECORD_TABLES_SIZE_MAX: usize = 4096;
+pub const RECORD_TABLES_SIZE_MAX: usize = 1024;
+/// What a request record says of the client's certificate; issuers that the client sent along and that do not fit are left out.
+pub const CLIENT_CERTIFICATE_SIZE_MAX: usize = 6 * 1024;
 /// Body bytes that ride inside a record; what is longer goes through chunks.
 pub const INLINE_BODY_SIZE_MAX: usize = 16 * 1024;
 /// One block of a segment's arena.
@@ -289,9 +291,13 @@ const _: () = assert!(drain_part(SHUTDOWN_MAX).as_millis() < SHUTDOWN_MAX.as_mil
 const _: () = assert!(ATTACH_FDS_MAX <= 253);
 const _: () = assert!(RECORD_SIZE_MAX.is_multiple_of(RECORD_ALIGN));
 // A request record: its fixed part and tables, a blob that holds the head and the target once more (raw and
-// decoded), and an inline body must fit one record.
+// decoded), the client's certificate and an inline body must fit one record.
 const _: () = assert!(
-    RECORD_TABLES_SIZE_MAX + HEAD_SIZE_MAX + START_LINE_SIZE_MAX + INLINE_BODY_SIZE_MAX
+    RECORD_TABLES_SIZE_MAX
+        + HEAD_SIZE_MAX
+        + START_LINE_SIZE_MAX
+        + CLIENT_CERTIFICATE_SIZE_MAX
+        + INLINE_BODY_SIZE_MAX
         <= RECORD_SIZE_MAX - RECORD_ALIGN
 );
 const _: () = assert!(START_LINE_SIZE_MAX < HEAD_SIZE_MAX);

@@ -235,6 +235,7 @@ impl Core {
             },
             peer: connection.peer,
             secure: connection.tls.is_some(),
+            tls: connection.tls.as_mut().map(|tls| tls.about()),
             websocket: websocket.is_some(),
             body,
             end,

@@ -158,6 +158,7 @@ impl End {
                     content_length: None,
                     peer: None,
                     secure: false,
+                    tls: None,
                     websocket: false,
                     body: b"inline",
                     end,
