@@ -245,8 +245,10 @@ pub const PLACE_PROCESSES_MAX: usize = 4;
 /// For killed workers to be reaped.
 pub const REAP_MAX: Duration = Duration::from_secs(2);
 
-/// Connections that wait to be accepted; the kernel's `net.core.somaxconn` may hold less.
+/// Connections that wait to be accepted, unless configured otherwise; the kernel's `net.core.somaxconn` may hold less.
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// Networks of proxies that are believed; each of them is looked at for each request of one.
+pub const PROXY_NETWORKS_MAX: usize = 64;
 /// How often the requests and the memory of workers are looked at where they are limited.
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// For workers to answer a ping before their event loops are reported as late.

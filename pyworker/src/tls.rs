@@ -77,7 +77,8 @@ fn certificates(chain: &[u8]) -> impl Iterator<Item = &[u8]> {
         let (head, length) = match rest {
             [_, long @ 0x81..=0x84, octets @ ..] => {
                 let octets = octets.get(..usize::from(long & 0x7f))?;
-                let length = octets.iter().fold(0, |length, octet| length << 8 | usize::from(*octet));
+                let length =
+                    octets.iter().fold(0, |length, octet| length << 8 | usize::from(*octet));
                 (2 + octets.len(), length)
             }
             [_, short @ 0..=0x7f, ..] => (2, usize::from(*short)),

@@ -12,8 +12,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, native_endian::U32}
 use super::{fault::Fault, ring::Claim, ring::Record};
 use crate::{
     limits::{
-        CLIENT_CERTIFICATE_SIZE_MAX, EXCHANGE_WINDOW, HEAD_FIELDS_MAX, RECORD_ALIGN, RECORD_SIZE_MAX, RECORD_TABLES_SIZE_MAX,
-        ROUTE_PARAMS_MAX,
+        CLIENT_CERTIFICATE_SIZE_MAX, EXCHANGE_WINDOW, HEAD_FIELDS_MAX, RECORD_ALIGN,
+        RECORD_SIZE_MAX, RECORD_TABLES_SIZE_MAX, ROUTE_PARAMS_MAX,
     },
     span::{Field, Span},
 };
@@ -192,8 +192,7 @@ struct CertificateFixed {
     chain_len: u32,
 }
 
-const _: () =
-    assert!(offset_of!(CertificateFixed, chain_len) + 4 == size_of::<CertificateFixed>());
+const _: () = assert!(offset_of!(CertificateFixed, chain_len) + 4 == size_of::<CertificateFixed>());
 
 const _: () = assert!(offset_of!(RequestFixed, cipher_suite) + 2 == size_of::<RequestFixed>());
 const _: () = assert!(size_of::<RequestFixed>() == 64);

@@ -16,6 +16,7 @@ use crate::{
     limits,
     proto::{
         answer,
+        forwarded::Origin,
         h1::{Refusal, Step},
         head::{BodyLength, RequestHead},
         route::{Found, redirect_location},
@@ -216,6 +217,8 @@ impl Core {
             }
         }
         let head = &self.head;
+        let direct = Origin { peer: connection.peer, secure: connection.tls.is_some() };
+        let origin = self.trusted.origin(head, direct);
         let request = Request {
             route,
             method: head.method as u8,
@@ -233,8 +236,8 @@ impl Core {
                 BodyLength::Known(length) => Some(length),
                 BodyLength::Unknown => None,
             },
-            peer: connection.peer,
-            secure: connection.tls.is_some(),
+            peer: origin.peer,
+            secure: origin.secure,
             tls: connection.tls.as_mut().map(|tls| tls.about()),
             websocket: websocket.is_some(),
             body,
@@ -253,8 +256,7 @@ impl Core {
         if let Some(entry) = self.exchanges.get_mut(exchange) {
             entry.upload_credit -= body.len();
             entry.repeatable = end && head.method.is_idempotent();
-            entry.line =
-                self.options.access_log.then(|| Box::new(Line::new(connection.peer, head)));
+            entry.line = self.options.access_log.then(|| Box::new(Line::new(origin.peer, head)));
         }
         connection.websocket = websocket;
         connection.reading =
@@ -359,7 +361,9 @@ impl Core {
     pub(super) fn answer(&mut self, index: usize, mut verdict: Verdict) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         if self.options.access_log {
-            verdict.line = Some(Box::new(Line::new(connection.peer, &self.head)));
+            let direct = Origin { peer: connection.peer, secure: connection.tls.is_some() };
+            let origin = self.trusted.origin(&self.head, direct);
+            verdict.line = Some(Box::new(Line::new(origin.peer, &self.head)));
         }
         let short = matches!(self.head.body, BodyLength::Known(length) if length <= limits::DISCARD_SIZE_MAX);
         if short && !connection.h1.request_done() && !self.head.expects_continue {

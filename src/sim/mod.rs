@@ -35,7 +35,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::{
     limits,
-    proto::h1,
+    proto::{forwarded::Trusted, h1},
     shard::{
         Gauges, Handle, Listener, ListenerKind, Options, WebSocketOptions,
         probe::{Audit, Probe},
@@ -84,6 +84,7 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
         tls: None,
         limits: profile.limits,
         websocket: WebSocketOptions::default(),
+        trusted: Trusted::default(),
         gauges: Arc::clone(&gauges),
         h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
         spin_max: rng.pick(&[Duration::ZERO, limits::SPIN_MAX]),
