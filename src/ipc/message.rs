@@ -231,7 +231,7 @@ pub struct Tls<'a> {
 }
 
 /// A client's certificate, which was verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Certificate<'a> {
     /// Distinguished name in RFC 4514's form, ASCII.
     pub subject: &'a [u8],
