@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod error;
 pub mod field;
+pub mod forwarded;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

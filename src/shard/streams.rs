@@ -12,7 +12,7 @@
 //! the end or it was reset, whichever is first; the entry names an exchange exactly as long as the exchange names its stream. What
 //! a worker sent and the engine has not taken is at most the exchange's window.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use super::{
     Core,
@@ -28,6 +28,7 @@ use crate::{
     proto::{
         answer::EdgeAnswer,
         error::{BadResponse, Refusal},
+        forwarded::Origin,
         h2::H2,
         head::{Method, RequestHead, ResponseHead},
         stream::{Cut, Event, StreamKey},
@@ -162,11 +163,10 @@ macro_rules! engine {
 
 engine!(H2, Client::Http2, connections);
 
-/// Where a connection's requests come from.
+/// How a connection's requests come in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) secure: bool,
+pub(super) struct Access {
+    pub(super) direct: Origin,
     /// Requests are sent to the TLS listener.
     pub(super) redirects: bool,
 }
@@ -175,7 +175,7 @@ pub(super) struct Origin {
 #[derive(Debug)]
 pub(super) struct Streams<E> {
     pub(super) engine: E,
-    pub(super) origin: Origin,
+    pub(super) access: Access,
     /// By [`StreamKey::slot`].
     entries: Vec<Option<Entry>>,
     open: usize,
@@ -220,8 +220,8 @@ pub(super) struct Stream<'a, E> {
 }
 
 impl<E: Engine> Streams<E> {
-    pub(super) fn new(engine: E, origin: Origin) -> Self {
-        Self { engine, origin, entries: Vec::new(), open: 0, leaving: false }
+    pub(super) fn new(engine: E, access: Access) -> Self {
+        Self { engine, access, entries: Vec::new(), open: 0, leaving: false }
     }
 
     /// Streams whose response is not with the engine to its end.
@@ -232,7 +232,7 @@ impl<E: Engine> Streams<E> {
     /// The stream of this key, if it has not ended.
     pub(super) fn stream(&mut self, key: StreamKey) -> Option<Stream<'_, E>> {
         let entry = self.entries.get_mut(key.slot())?.as_mut().filter(|entry| entry.key == key)?;
-        Some(Stream { engine: &mut self.engine, entry, secure: self.origin.secure })
+        Some(Stream { engine: &mut self.engine, entry, secure: self.access.direct.secure })
     }
 
     /// Streams and their exchanges, for whoever counts.
@@ -294,7 +294,7 @@ impl<E: Engine> Streams<E> {
         date: &[u8],
     ) {
         let mut fields = verdict.fields();
-        fields.extend(secure.hsts(self.origin.secure).map(|value| (HSTS, value)));
+        fields.extend(secure.hsts(self.access.direct.secure).map(|value| (HSTS, value)));
         let answer = EdgeAnswer::new(verdict.status, verdict.detail, &fields);
         if self.engine.answer(key, &answer, date).is_err() {
             self.engine.reset(key, Cut::Internal);
@@ -474,7 +474,7 @@ impl Core {
         stream: StreamKey,
         (mut end, websocket): (bool, bool),
     ) {
-        let Origin { peer, secure, redirects } = streams.origin;
+        let Access { direct, redirects } = streams.access;
         let found = if websocket {
             Err(Verdict::new(501, Some("WebSockets are not supported here")))
         } else {
@@ -497,8 +497,7 @@ impl Core {
         let (inline, rest) = if fits { (&body[..], &[][..]) } else { (&[][..], &body[..]) };
         let asked = Asked {
             client: E::client(index, stream),
-            peer,
-            secure,
+            direct,
             route,
             websocket: false,
             body: inline,
@@ -524,7 +523,7 @@ impl Core {
         verdict: &Verdict,
     ) {
         let date = self.clock.date();
-        if let Some(mut line) = self.line(streams.origin.peer) {
+        if let Some(mut line) = self.line(streams.access.direct) {
             line.status = verdict.status;
             self.access_log.write(&line, &date, std::time::Duration::ZERO);
         }

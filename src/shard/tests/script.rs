@@ -26,7 +26,7 @@ use crate::{
     },
     limits,
     pool::{Incarnation, Link, Load, WorkerId},
-    proto::{h1, route::Routes, tls::ServerConfig},
+    proto::{forwarded::Trusted, h1, route::Routes, tls::ServerConfig},
     shard::{
         Command, Gauges, Handle, HttpVersions, Limits, Listener, ListenerKind, Options, Report,
         TlsOptions, WebSocketOptions,
@@ -213,6 +213,7 @@ impl Stage {
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),
+            trusted: Trusted::default(),
             gauges: Arc::clone(&gauges),
             spin_max: Duration::ZERO,
             access_log: true,
