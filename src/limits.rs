@@ -122,7 +122,9 @@ pub const RECORD_ALIGN: usize = 16;
 /// A record with its header: never more than a quarter of the ring, so that a wrap can always make room.
 pub const RECORD_SIZE_MAX: usize = RING_SIZE / 4;
 /// The fixed part of a request record with its tables of fields and path parameters.
-pub const RECORD_TABLES_SIZE_MAX: usize = 4096;
+pub const RECORD_TABLES_SIZE_MAX: usize = 1024;
+/// What a request record says of the client's certificate; issuers that the client sent along and that do not fit are left out.
+pub const CLIENT_CERTIFICATE_SIZE_MAX: usize = 6 * 1024;
 /// Body bytes that ride inside a record; what is longer goes through chunks.
 pub const INLINE_BODY_SIZE_MAX: usize = 16 * 1024;
 /// One block of a segment's arena.
@@ -201,6 +203,34 @@ pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A client without a request that was told that the server leaves, and has not shown that it heard, is left after this.
 pub const H2_LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// QUIC connections of one shard, unless configured otherwise.
+pub const QUIC_CONNECTIONS_MAX: usize = 32 * 1024;
+/// QUIC handshakes of one shard in progress, unless configured otherwise. From half of them on, clients have to show that
+/// they receive what is sent to their address (Retry).
+pub const QUIC_HANDSHAKES_MAX: usize = 2000;
+/// Handshakes of one client in progress (an IPv4 address, or an IPv6 network of 64 bits) from which on it has to show that...
+pub const QUIC_RETRY_PER_ADDRESS_FROM: usize = 32;
+/// ...and those that it may have at all.
+pub const QUIC_HANDSHAKES_PER_ADDRESS_MAX: usize = 512;
+/// A QUIC connection without a packet for so long is over (RFC 9000 §10.1).
+pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a client to come back with the token of a Retry.
+pub const QUIC_TOKEN_LIFETIME: Duration = Duration::from_secs(10);
+/// Stateless resets of one shard in a second.
+pub const QUIC_RESETS_PER_S: u32 = 100;
+/// HTTP/3: requests of one connection at one time.
+pub const QUIC_STREAMS_MAX: u64 = 128;
+/// Request-body bytes that one HTTP/3 connection may send, over all its streams, before workers took some. Each stream's own
+/// window is [`EXCHANGE_WINDOW`].
+pub const QUIC_CONNECTION_WINDOW: usize = 4 * EXCHANGE_WINDOW;
+/// HTTP/3's control stream, the two of QPACK, and some that are there to be ignored (RFC 9114 §6.2.3).
+pub const QUIC_CONTROL_STREAMS_MAX: u64 = 8;
+/// The window of each of them.
+pub const QUIC_CONTROL_WINDOW: usize = 64 * 1024;
+/// Connection ids that a client may give us, and paths that a connection has at one time.
+pub const QUIC_PATHS_MAX: u64 = 4;
+/// The largest UDP payload that is tried: Ethernet's, less the headers of IPv6 and UDP.
+pub const QUIC_DATAGRAM_SIZE_MAX: usize = 1452;
 
 /// Submission queue of a shard's uring: operations that one system call submits.
 pub const SUBMISSIONS_MAX: u32 = 1024;
@@ -210,6 +240,16 @@ pub const COMPLETIONS_MAX: u32 = 8192;
 pub const RECV_BUFFER_COUNT: u16 = 1024;
 /// One of them.
 pub const RECV_BUFFER_SIZE: u32 = 4096;
+/// Buffers that a shard lends to the kernel for receiving datagrams. A power of two.
+pub const DATAGRAM_BUFFER_COUNT: u16 = 64;
+/// One of them: the largest payload that generic receive offload makes, and what is said of it.
+pub const DATAGRAM_BUFFER_SIZE: u32 = 64 * 1024 + 256;
+/// Datagrams of one send; the kernel's own bound (`UDP_MAX_SEGMENTS`) was 64 for long.
+pub const DATAGRAM_SEGMENTS_MAX: usize = 64;
+/// Bytes of one send: what one IP packet holds.
+pub const DATAGRAM_BATCH_SIZE_MAX: usize = 65_507;
+/// Of the kernel's queues of a UDP socket, in each direction, as far as it grants that.
+pub const UDP_BUFFER_SIZE: usize = 4 * 1024 * 1024;
 /// One send operation; the kernel takes no more in one go (its `MAX_RW_COUNT`).
 pub const SEND_SIZE_MAX: u32 = 0x7fff_f000;
 /// Turns that a driver waits for cancelled operations when it is dropped...
@@ -252,8 +292,10 @@ pub const PLACE_PROCESSES_MAX: usize = 4;
 /// For killed workers to be reaped.
 pub const REAP_MAX: Duration = Duration::from_secs(2);
 
-/// Connections that wait to be accepted; the kernel's `net.core.somaxconn` may hold less.
+/// Connections that wait to be accepted, unless configured otherwise; the kernel's `net.core.somaxconn` may hold less.
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// Networks of proxies that are believed; each of them is looked at for each request of one.
+pub const PROXY_NETWORKS_MAX: usize = 64;
 /// How often the requests and the memory of workers are looked at where they are limited.
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// For workers to answer a ping before their event loops are reported as late.
@@ -298,9 +340,13 @@ const _: () = assert!(drain_part(SHUTDOWN_MAX).as_millis() < SHUTDOWN_MAX.as_mil
 const _: () = assert!(ATTACH_FDS_MAX <= 253);
 const _: () = assert!(RECORD_SIZE_MAX.is_multiple_of(RECORD_ALIGN));
 // A request record: its fixed part and tables, a blob that holds the head and the target once more (raw and
-// decoded), and an inline body must fit one record.
+// decoded), the client's certificate and an inline body must fit one record.
 const _: () = assert!(
-    RECORD_TABLES_SIZE_MAX + HEAD_SIZE_MAX + START_LINE_SIZE_MAX + INLINE_BODY_SIZE_MAX
+    RECORD_TABLES_SIZE_MAX
+        + HEAD_SIZE_MAX
+        + START_LINE_SIZE_MAX
+        + CLIENT_CERTIFICATE_SIZE_MAX
+        + INLINE_BODY_SIZE_MAX
         <= RECORD_SIZE_MAX - RECORD_ALIGN
 );
 const _: () = assert!(START_LINE_SIZE_MAX < HEAD_SIZE_MAX);

@@ -20,6 +20,7 @@ use crate::{
     fate::Stage,
     ffi::{self, GilCell},
     socket_cycle::{self, SocketCycle},
+    tls::Description,
     waiting::{Finished, Refused, Waiting, Wish},
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct AsgiEndpoint {
     /// Makes the coroutine that sends a file: `pathsend(cycle, exchange, path)`.
     pathsend: Option<Py<PyAny>>,
     no_param_names: Py<PyTuple>,
+    /// The extension `tls`.
+    tls: Description,
     /// Clients by their port, as tuples.
     clients: GilCell<Vec<Option<Client>>>,
 }
@@ -131,6 +134,7 @@ impl AsgiEndpoint {
             root_path,
             pathsend,
             no_param_names,
+            tls: Description::new("extension"),
             clients,
         })
     }
@@ -197,6 +201,9 @@ impl AsgiEndpoint {
         }
         if !is_socket && self.pathsend.is_some() {
             extensions.set_item(pyo3::intern!(py, "http.response.pathsend"), PyDict::new(py))?;
+        }
+        if let Some(tls) = &request.tls {
+            extensions.set_item(pyo3::intern!(py, "tls"), self.tls.of(py, tls)?.copy()?)?;
         }
         scope.set_item(pyo3::intern!(py, "extensions"), extensions)?;
         Ok(scope)

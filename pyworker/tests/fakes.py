@@ -154,6 +154,9 @@ class FakeLanes:
         self.calls.append("before_block")
         return bool(self._records)
 
+    def on_use(self, callback: Callable[[], Any]) -> None:
+        self.calls.append("on_use")
+
     def flush(self) -> bool:
         self.calls.append("flush")
         return False

@@ -7,6 +7,7 @@
 pub mod application;
 mod lifecycle;
 pub mod limits;
+pub mod listening;
 pub mod tls;
 pub mod websocket;
 
@@ -27,6 +28,7 @@ use thiserror::Error;
 
 pub use self::lifecycle::{Control, Ctl, Lifecycle, Order, Watch, control_file};
 use self::lifecycle::{CtlArgs, LifecycleArgs};
+pub use self::listening::{Bind, Listening};
 use crate::limits::{SHARDS_MAX, WORKERS_MAX};
 
 /// What the operator got wrong. `main` prints it in one line.
@@ -68,6 +70,9 @@ pub enum ConfigError {
         /// The bound.
         max: usize,
     },
+    /// Of the proxies that are believed.
+    #[error("--forwarded-allow-ips: {0}")]
+    Listening(#[from] listening::ListeningError),
     /// Options about TLS that contradict each other.
     #[error(transparent)]
     Tls(#[from] tls::TlsConfigError),
@@ -127,12 +132,9 @@ struct RunArgs {
     #[arg(long, env = "FASTERAPI_DEBUG", value_parser = BoolishValueParser::new(), help_heading = "Application")]
     debug: bool,
 
-    /// Address or host name to listen on
-    #[arg(long, default_value = "127.0.0.1", env = "FASTERAPI_HOST", help_heading = "Listening")]
-    host: String,
-    /// Port to listen on; 0 lets the system choose
-    #[arg(long, default_value_t = 8000, env = "FASTERAPI_PORT", help_heading = "Listening")]
-    port: u16,
+    #[command(flatten)]
+    listening: listening::ListeningArgs,
+
     /// Versions of HTTP to speak: auto (HTTP/1.1 and HTTP/2, by ALPN or the first bytes) or 1 (HTTP/1.1 only)
     #[arg(
         long,
@@ -143,19 +145,10 @@ struct RunArgs {
         help_heading = "Listening"
     )]
     http: HttpVersions,
-    /// Listen on a Unix socket instead of a port
-    #[arg(long, value_name = "PATH", env = "FASTERAPI_UDS", help_heading = "Listening")]
-    uds: Option<PathBuf>,
 
-    /// Python worker processes; 0: one per CPU
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        env = "FASTERAPI_WORKERS",
-        help_heading = "Processes"
-    )]
-    workers: usize,
+    /// Python worker processes; 0: one per CPU [default: $WEB_CONCURRENCY, else 1]
+    #[arg(short, long, value_name = "N", env = "FASTERAPI_WORKERS", help_heading = "Processes")]
+    workers: Option<usize>,
     /// Threads that serve the network; 0: one per four CPUs
     #[arg(
         long,
@@ -193,6 +186,7 @@ struct RunArgs {
     /// Write an access log to a file (reopened on SIGUSR1), to stdout (`-`, or no value), or not (`off`)
     #[arg(
         long,
+        alias = "access-logfile",
         value_name = "PATH|-|off",
         num_args = 0..=1,
         default_missing_value = "-",
@@ -202,6 +196,8 @@ struct RunArgs {
         help_heading = "Observing"
     )]
     access_log: AccessLog,
+    #[arg(long, hide = true, overrides_with = "access_log")]
+    no_access_log: bool,
     /// Answer /healthz and /readyz on this address
     #[arg(long, value_name = "HOST:PORT", env = "FASTERAPI_ADMIN", help_heading = "Observing")]
     admin: Option<String>,
@@ -317,15 +313,6 @@ impl FromStr for AccessLog {
     }
 }
 
-/// Where the server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bind {
-    /// A host name or address, and a port.
-    Tcp(String, u16),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
 /// Versions of HTTP over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HttpVersions {
@@ -350,10 +337,10 @@ pub struct Config {
     pub python: PathBuf,
     /// Debug mode of the application.
     pub debug: bool,
-    /// Where to listen.
-    pub bind: Bind,
     /// What is spoken there.
     pub http: HttpVersions,
+    /// Where to listen, and behind which proxies.
+    pub listening: Listening,
     /// TLS, if it is to be spoken.
     pub tls: Option<tls::Tls>,
     /// Worker processes, `1..=WORKERS_MAX`.
@@ -386,6 +373,9 @@ struct Surroundings {
     path: Vec<PathBuf>,
     is_root: bool,
     runtime_dir: Option<PathBuf>,
+    /// What platforms say to all servers of Python applications.
+    web_concurrency: Option<usize>,
+    forwarded_allow_ips: Option<String>,
 }
 
 impl Surroundings {
@@ -402,6 +392,8 @@ impl Surroundings {
             runtime_dir: env::var_os("XDG_RUNTIME_DIR")
                 .map(PathBuf::from)
                 .filter(|d| d.is_absolute()),
+            web_concurrency: env::var("WEB_CONCURRENCY").ok().and_then(|text| text.parse().ok()),
+            forwarded_allow_ips: env::var("FORWARDED_ALLOW_IPS").ok(),
         }
     }
 }
@@ -422,26 +414,36 @@ impl RunArgs {
         let args = self;
         let cpus = surroundings.cpus;
         let shards = count("shards", args.shards, cpus.div_ceil(4), SHARDS_MAX)?;
-        let workers = count("workers", args.workers, cpus, WORKERS_MAX)?;
+        let workers = args.workers.or(surroundings.web_concurrency).unwrap_or(1);
+        let workers = count("workers", workers, cpus, WORKERS_MAX)?;
+        let listening = args.listening.resolve(surroundings.forwarded_allow_ips.as_deref())?;
+        let host = match &listening.bind {
+            Bind::Tcp(host, _) => Some(host.as_str()),
+            Bind::Unix(_) | Bind::Inherited(_) => None,
+        };
         let app_dir = find_app_dir("--app-dir", args.app_dir, &surroundings.current_dir)?;
-        let lifecycle = args.lifecycle.resolve(&app_dir, args.uds.is_none(), surroundings)?;
+        let lifecycle = args.lifecycle.resolve(
+            &app_dir,
+            !matches!(listening.bind, Bind::Unix(_)),
+            surroundings,
+        )?;
         Ok(Config {
             app_dir,
             lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
-            tls: args.tls.resolve(&surroundings.current_dir, &args.host, args.uds.is_some())?,
-            application: args.application.resolve(),
+            tls: args.tls.resolve(&surroundings.current_dir, host)?,
+            application: args.application.resolve(&surroundings.current_dir),
             debug: args.debug,
             http: args.http,
-            bind: args.uds.map_or(Bind::Tcp(args.host, args.port), Bind::Unix),
+            listening,
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),
             shards,
             cpus_suffice: cpus >= shards + workers,
             limits: args.limits,
             websockets: args.websockets,
             log_level: args.log_level,
-            access_log: args.access_log,
+            access_log: if args.no_access_log { AccessLog::Off } else { args.access_log },
             admin: args.admin.map(find_admin).transpose()?,
         })
     }
@@ -518,6 +520,8 @@ mod tests {
             path: Vec::new(),
             is_root: false,
             runtime_dir: None,
+            web_concurrency: None,
+            forwarded_allow_ips: None,
         }
     }
 
@@ -567,7 +571,7 @@ mod tests {
     fn defaults_are_one_worker_and_one_shard_on_localhost() {
         let config = resolve(&["main"]).unwrap();
         assert_eq!((config.workers, config.shards), (1, 1));
-        assert_eq!(config.bind, Bind::Tcp("127.0.0.1".into(), 8000));
+        assert_eq!(config.listening.bind, Bind::Tcp("127.0.0.1".into(), 8000));
         assert_eq!((config.access_log, config.log_level), (AccessLog::Off, LogLevel::Info));
         assert_eq!((config.app_dir.as_str(), config.admin), ("/", None));
         assert!(config.cpus_suffice && !config.debug);
@@ -593,6 +597,7 @@ mod tests {
         let log = |args: &[&str]| resolve(&[&["main"], args].concat()).unwrap().access_log;
         assert_eq!(log(&["--access-log"]), AccessLog::Stdout);
         assert_eq!(log(&["--access-log", "-"]), AccessLog::Stdout);
+        assert_eq!(log(&["--access-log", "--no-access-log"]), AccessLog::Off);
         assert_eq!(log(&["--access-log", "off"]), AccessLog::Off);
         assert_eq!(log(&["--access-log", "/tmp/a.log"]), AccessLog::File("/tmp/a.log".into()));
     }

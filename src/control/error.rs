@@ -46,6 +46,22 @@ pub enum SystemError {
         /// What the system says.
         error: io::Error,
     },
+    /// What was passed down is nothing to listen on.
+    #[error("--fd {fd}: {error}")]
+    Inherited {
+        /// Its number.
+        fd: i32,
+        /// What is wrong with it.
+        error: io::Error,
+    },
+    /// The application's variables cannot be read.
+    #[error("--env-file {}: {error}", .path.display())]
+    EnvFile {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong, with the line if it is one.
+        error: dotenvy::Error,
+    },
     /// There is nothing to speak TLS with.
     #[error("TLS: {0}")]
     Certificates(LoadError),

@@ -6,12 +6,14 @@
 pub mod answer;
 pub mod error;
 pub mod field;
+pub mod forwarded;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod h1;
 pub mod h2;
 pub mod head;
+pub mod quic;
 pub mod rate;
 mod response;
 pub mod route;

@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use slab::Slab;
+
 use super::{
     Core,
     access_log::Line,
@@ -14,9 +16,10 @@ use super::{
     websocket::Site,
 };
 use crate::{
-    ipc::message::{Cancellation, Response},
+    ipc::message::{Cancellation, Response, Tls},
     proto::{
         error::BadResponse,
+        forwarded::Origin,
         h2::H2,
         head::{BodyLength, ResponseHead},
         stream::StreamKey,
@@ -30,6 +33,15 @@ pub(super) enum Client {
     Http1(usize),
     /// A stream of an HTTP/2 connection.
     Http2(usize, StreamKey),
+}
+
+impl Client {
+    /// What is known of the client's TLS session; `None` when there is none.
+    pub(super) fn tls(self, connections: &mut Slab<Connection>) -> Option<Tls<'_>> {
+        let (Self::Http1(at) | Self::Http2(at, _)) = self;
+        let tls = connections.get_mut(at)?.tls.as_mut()?;
+        Some(tls.about())
+    }
 }
 
 /// What is said with every response beside what its worker says.
@@ -264,7 +276,10 @@ impl Core {
     }
 
     /// The access log's line for the request in `head`, if there is to be one.
-    pub(super) fn line(&self, peer: Option<std::net::SocketAddr>) -> Option<Box<Line>> {
-        self.options.access_log.then(|| Box::new(Line::new(peer, &self.head)))
+    pub(super) fn line(&self, direct: Origin) -> Option<Box<Line>> {
+        self.options.access_log.then(|| {
+            let origin = self.trusted.origin(&self.head, direct);
+            Box::new(Line::new(origin.peer, &self.head))
+        })
     }
 }

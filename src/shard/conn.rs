@@ -12,7 +12,7 @@ use std::{
 use super::{Limits, streams::Streams, tls::Tls, websocket::WebSocket};
 use crate::{
     limits,
-    proto::{h1::H1, h2::H2, rate::MinRate},
+    proto::{forwarded::Origin, h1::H1, h2::H2, rate::MinRate},
 };
 
 /// Where an HTTP/1 connection's requests stand.
@@ -157,6 +157,11 @@ impl Connection {
             until: now,
             transfer: None,
         }
+    }
+
+    /// Who is at the other end.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { peer: self.peer, secure: self.tls.is_some() }
     }
 
     /// Encoded bytes that the kernel has not taken.

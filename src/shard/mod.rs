@@ -44,7 +44,7 @@ pub use websocket::WebSocketOptions;
 
 use crate::{
     limits,
-    proto::{head::RequestHead, route::Routes, ws::Workspace},
+    proto::{forwarded::Trusted, head::RequestHead, route::Routes, ws::Workspace},
     span::Span,
 };
 use access_log::AccessLog;
@@ -76,6 +76,8 @@ struct Core {
     /// Exchanges that wait for a worker.
     queue: Queue,
     secure: Secure,
+    /// Proxies that speak for their clients.
+    trusted: Trusted,
     tally: Tally,
     /// What the gauges say.
     told: Tally,

@@ -11,12 +11,13 @@ use super::{
     conn::{Phase, Verdict},
 };
 use crate::{
-    ipc::message::Cancellation,
+    ipc::message::{CERTIFICATE_OVERHEAD, Cancellation, Certificate, Tls as About},
+    limits::CLIENT_CERTIFICATE_SIZE_MAX,
     proto::{
         h1::Refusal,
         head::ResponseHead,
         target::{host_of, https_location},
-        tls::{Progress, ServerConfig, Session, TlsError},
+        tls::{ClientCertificate, Progress, ServerConfig, Session, TlsError, Version},
     },
 };
 
@@ -48,12 +49,33 @@ pub(super) struct Tls {
     shaking: bool,
     /// `close_notify` is made.
     ended: bool,
+    /// What workers are told of the session, once there was a request.
+    told: Option<Told>,
+}
+
+/// What does not change about a session once it is open.
+#[derive(Debug)]
+struct Told {
+    version: u16,
+    cipher_suite: u16,
+    client: Option<Box<ClientCertificate>>,
 }
 
 impl Tls {
     /// True while the client owes the rest of a record.
     pub(super) fn waits(&self) -> bool {
         self.session.holds_part()
+    }
+
+    /// What a worker is told of the session, which is open.
+    pub(super) fn about(&mut self) -> About<'_> {
+        let told = self.told.get_or_insert_with(|| Told::of(&self.session));
+        let certificate = told.client.as_ref().map(|client| Certificate {
+            subject: client.subject.as_bytes(),
+            issuer: client.issuer.as_bytes(),
+            chain: &client.chain,
+        });
+        About { version: told.version, cipher_suite: told.cipher_suite, certificate }
     }
 
     /// Makes records of what is encoded, and says at the end that it was all.
@@ -65,6 +87,23 @@ impl Tls {
             self.session.close_notify(&mut self.sealed)?;
         }
         Ok(())
+    }
+}
+
+impl Told {
+    fn of(session: &Session) -> Self {
+        let version = match session.version() {
+            Some(Version::Tls13) => 0x0304,
+            Some(Version::Tls12) | None => 0x0303,
+        };
+        // The record has a fixed part beside these.
+        let size_max = CLIENT_CERTIFICATE_SIZE_MAX - CERTIFICATE_OVERHEAD;
+        let client = session.client_certificate(size_max).unwrap_or_else(|error| {
+            tracing::error!("a client's certificate is not passed on: {error}");
+            None
+        });
+        let cipher_suite = session.cipher().map_or(0, |(number, _)| number);
+        Self { version, cipher_suite, client: client.map(Box::new) }
     }
 }
 
@@ -121,6 +160,7 @@ impl Core {
             deadline: self.clock.now + self.options.limits.handshake_timeout,
             shaking: true,
             ended: false,
+            told: None,
         })))
     }
 

@@ -109,6 +109,7 @@ impl<D: Driver> Shard<D> {
             owing: Vec::new(),
             queue: Queue::default(),
             secure: Secure::new(options.tls),
+            trusted: options.trusted,
             tally: Tally::default(),
             told: Tally::default(),
             gauges: options.gauges,

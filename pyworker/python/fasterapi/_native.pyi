@@ -205,6 +205,9 @@ class Lanes:
     def flush(self) -> bool:
         """Publishes what was written and rings where the edge sleeps. True when somebody was woken who waited for room: the
         loop has something to run."""
+    def on_use(self, callback: Callable[[], Any]) -> None:
+        """Has `callback` called when the lanes are used outside `drain` and `flush`, once until the next `flush`: what was written
+        waits for that. For a loop that does not flush before it sleeps. On the loop's thread; once."""
     def work(self) -> None:
         """The life of one thread of a WSGI application: takes records and runs requests until `dismiss`. Any number of threads may
         be in here, instead of a loop in `drain`. RuntimeError when the edge broke the lane, as of `drain`."""
