@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import Serve
 from frames import Frame, upgrade
-from server import APPS, BINARY, Server, environment
+from server import APPS, BINARY, EXAMPLES, Server, environment
 from wire import Connection, head
 
 THROUGH_A_PROXY = {"x-forwarded-for": "6.6.6.6, 203.0.113.7, 127.0.0.1", "x-forwarded-proto": "https"}
@@ -29,6 +29,36 @@ def asked(server: Server, path: str = "/", **fields: str) -> Any:
     response = server.get(path, **fields)
     assert response.status == 200, response
     return json.loads(response.body)
+
+
+# --- names -------------------------------------------------------------------------------------------------------------
+
+
+def tables_of_the_migration_page() -> list[tuple[str, str]]:
+    """The other server's options, and ours, of each row."""
+    lines = (EXAMPLES.parent / "docs/migration.md").read_text().splitlines()
+    rows = [re.split(r"(?<!\\)\|", line)[1:3] for line in lines if line.startswith("| ")]
+    return [(theirs, ours) for theirs, ours in rows]
+
+
+def test_the_migration_page_names_options_that_exist() -> None:
+    said = subprocess.run([BINARY, "run", "--help"], capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"--[a-z-]+", said))
+    for theirs, ours in tables_of_the_migration_page():
+        # `ctl` has none of its own here.
+        same = set(re.findall(r"--[a-z-]+", theirs)) if ours.strip() == "the same" else set()
+        for option in set(re.findall(r"--[a-z-]+", ours)) | {each for each in same if not each.startswith("--no-")}:
+            assert option in known, f"{option}, for {theirs.strip()}"
+
+
+def test_names_of_other_servers_are_understood() -> None:
+    bold = {option for theirs, _ in tables_of_the_migration_page() for option in re.findall(r"\*\*`(--[a-z-]+)`\*\*", theirs)}
+    assert {"--timeout-keep-alive", "--ssl-certfile", "--graceful-timeout", "--access-logfile"} <= bold
+    for option in sorted(bold):
+        done = subprocess.run([BINARY, "run", "x", option, "", "--unknown"], capture_output=True, text=True)
+        assert f"unexpected argument '{option}'" not in done.stderr, option
+    done = subprocess.run([BINARY, "run", "x", "--time-out-keep-alive"], capture_output=True, text=True)
+    assert (done.returncode, "--timeout-keep-alive" in done.stderr) == (2, True), done.stderr
 
 
 # --- proxies -----------------------------------------------------------------------------------------------------------
