@@ -31,6 +31,9 @@ pub use id::{Id, Instruction, Keys};
 use super::tls::TlsError;
 use crate::limits;
 
+/// A connection.
+pub type Quic = quiche::Connection;
+
 /// When a client has to show that it receives what is sent to its address before anything is kept for it (RFC 9000 §8.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
