@@ -150,6 +150,8 @@ pub const CALL_SIZE_MAX: usize = 256 * 1024 * 1024;
 /// The names of module and function together; they travel where a request's path does.
 pub const CALL_NAME_SIZE_MAX: usize = START_LINE_SIZE_MAX;
 
+/// Events of one connection with many streams that are served before other connections get their turn.
+pub const STREAM_EVENTS_MAX: usize = 64;
 /// HTTP/2: requests of one connection at one time (RFC 9113 §5.1.2).
 pub const H2_STREAMS_MAX: u32 = 128;
 /// Request-body bytes that one HTTP/2 connection may send, over all its streams, before workers took some. Each stream's

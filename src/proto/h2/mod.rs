@@ -52,7 +52,7 @@ pub use frames::{PREFACE, Preface, preface};
 use super::{
     error::Refusal,
     head::{BodyLength, RequestHead},
-    stream::{Event, StreamKey},
+    stream::{Cut, Event, StreamKey},
 };
 use crate::limits::{
     BODY_SIZE_MAX, BODY_TIMEOUT, EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_ECHOES_MAX,
@@ -225,6 +225,17 @@ impl H2 {
         }
     }
 
+    /// The next thing that happened on one stream, never a `Request`: a short body may be here with its head.
+    pub fn poll_stream_event(&mut self, stream: StreamKey, now: Instant) -> Option<Event> {
+        find(&mut self.streams, stream)?;
+        self.poll_stream(stream.slot, now)
+    }
+
+    /// True when polling for events, or taking the output, may bring something although nothing new has arrived.
+    pub fn has_news(&self) -> bool {
+        self.accept_due || self.flush_due || !self.events.is_empty()
+    }
+
     /// Moves what is to be sent to the end of `out`. To be called when what was output before is sent: that is taken as a
     /// sign of life of the client.
     pub fn output(&mut self, out: &mut Vec<u8>, now: Instant) {
@@ -253,9 +264,14 @@ impl H2 {
     }
 
     /// Ends a stream without, or in the middle of, an answer.
-    pub fn reset(&mut self, stream: StreamKey, reason: Reason) {
+    pub fn reset(&mut self, stream: StreamKey, why: Cut) {
         if let Some(entry) = find(&mut self.streams, stream) {
-            entry.send_reset(reason);
+            // RFC 9113 §7.
+            entry.send_reset(match why {
+                Cut::Internal => Reason::INTERNAL_ERROR,
+                Cut::Cancelled => Reason::CANCEL,
+                Cut::Refused => Reason::REFUSED_STREAM,
+            });
             self.forget(stream.slot);
         }
     }

@@ -10,6 +10,7 @@ use crate::{
     proto::{
         h2::{Event, Options, PREFACE, StreamKey},
         head::BodyLength,
+        stream::Cut,
     },
 };
 
@@ -209,7 +210,7 @@ fn uploads_of_one_connection_share_a_window() {
     assert_eq!(received, H2_CONNECTION_WINDOW);
     // What ends gives its part back, credit or not.
     for stream in &streams[..4] {
-        pair.engine.reset(*stream, h2::Reason::CANCEL);
+        pair.engine.reset(*stream, Cut::Cancelled);
     }
     let more = pair.run().len();
     assert!(more > 0, "the others go on");
