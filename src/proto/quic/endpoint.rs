@@ -335,7 +335,7 @@ impl Endpoint {
         let ours = ConnectionId::from_ref(&id);
         let asked = ConnectionId::from_ref(packet.to);
         let connection = match &original {
-            None => quiche::accept(&ours, None, to, from, &mut self.config),
+            None => quiche::accept_with_buf_factory(&ours, None, to, from, &mut self.config),
             Some(original) => {
                 let original = ConnectionId::from_ref(original);
                 let ids = RetryConnectionIds {

@@ -28,11 +28,9 @@ use thiserror::Error;
 pub use endpoint::{Arrival, Endpoint, Issued, Why};
 pub use id::{Id, Instruction, Keys};
 
+pub use super::h3::Quic;
 use super::tls::TlsError;
 use crate::limits;
-
-/// A connection.
-pub type Quic = quiche::Connection;
 
 /// When a client has to show that it receives what is sent to its address before anything is kept for it (RFC 9000 §8.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
