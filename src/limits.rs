@@ -214,6 +214,18 @@ pub const QUIC_RESETS_PER_S: u32 = 100;
 pub const QUIC_PATHS_MAX: u64 = 4;
 /// The largest UDP payload that is tried: Ethernet's, less the headers of IPv6 and UDP.
 pub const QUIC_DATAGRAM_SIZE_MAX: usize = 1452;
+/// For how long clients remember that there is HTTP/3 (RFC 7838 §3.1), unless configured otherwise: a day.
+pub const ALT_SVC_MAX_AGE_S: u64 = 86_400;
+/// Sends of one shard's UDP socket in flight; connections wait for one to complete.
+pub const UDP_SENDS_MAX: usize = 64;
+/// Of one connection's turn to send.
+pub const QUIC_BATCHES_MAX: usize = 4;
+/// What is to be sent within so short a time is sent at once.
+pub const QUIC_PACING_GRAIN: Duration = Duration::from_micros(500);
+/// A QUIC timer that is due is not looked at again before this.
+pub const QUIC_TIMER_GRAIN: Duration = Duration::from_millis(1);
+/// Datagrams that landed at the wrong shard and wait for the right one.
+pub const FORWARDS_MAX: usize = 256;
 /// HTTP/3: requests of one connection at one time (RFC 9000 §4.6).
 pub const H3_STREAMS_MAX: u64 = 128;
 /// The client's unidirectional streams at one time: control, QPACK's two, and such as have no meaning.

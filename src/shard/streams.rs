@@ -20,7 +20,7 @@ use super::{
     client::{Client, Respond, Saying, exceeds, head_of},
     conn::Verdict,
     serve::{Asked, unavailable},
-    tls::{HSTS, Secure},
+    tls::{Secure, gives},
     websocket::{Site, Talk, WebSocket},
 };
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
         answer::EdgeAnswer,
         error::{BadResponse, Refusal},
         h2::H2,
+        h3::H3,
         head::{BodyLength, Method, RequestHead, ResponseHead},
         stream::{Cut, Event, StreamKey},
     },
@@ -162,6 +163,7 @@ macro_rules! engine {
 }
 
 engine!(H2, Client::Http2, connections);
+engine!(H3, Client::Http3, quic_connections);
 
 /// Where a connection's requests come from.
 #[derive(Clone, Copy, Debug)]
@@ -170,6 +172,8 @@ pub(super) struct Origin {
     pub(super) secure: bool,
     /// Requests are sent to the TLS listener.
     pub(super) redirects: bool,
+    /// The client has found HTTP/3 and need not be told of it.
+    pub(super) http3: bool,
 }
 
 /// See the module.
@@ -220,7 +224,7 @@ enum Then {
 pub(super) struct Stream<'a, E> {
     engine: &'a mut E,
     entry: &'a mut Entry,
-    secure: bool,
+    origin: Origin,
 }
 
 impl<E: Engine> Streams<E> {
@@ -236,7 +240,7 @@ impl<E: Engine> Streams<E> {
     /// The stream of this key, if it has not ended.
     pub(super) fn stream(&mut self, key: StreamKey) -> Option<Stream<'_, E>> {
         let entry = self.entries.get_mut(key.slot())?.as_mut().filter(|entry| entry.key == key)?;
-        Some(Stream { engine: &mut self.engine, entry, secure: self.origin.secure })
+        Some(Stream { engine: &mut self.engine, entry, origin: self.origin })
     }
 
     /// Streams whose request has not been read to its end.
@@ -296,7 +300,7 @@ impl<E: Engine> Streams<E> {
         date: &[u8],
     ) {
         let mut fields = verdict.fields();
-        fields.extend(secure.hsts(self.origin.secure).map(|value| (HSTS, value)));
+        fields.extend(secure.fields(self.origin.secure, self.origin.http3));
         let answer = EdgeAnswer::new(verdict.status, verdict.detail, &fields);
         if self.engine.answer(key, &answer, date).is_err() {
             self.engine.reset(key, Cut::Internal);
@@ -441,7 +445,8 @@ impl<E: Engine> Respond for Stream<'_, E> {
         }
         let over = response.end && response.body.is_empty();
         let key = self.entry.key;
-        match saying.secure.hsts(self.secure).and_then(|value| with_field(&head, (HSTS, value))) {
+        let ours = saying.secure.fields(self.origin.secure, self.origin.http3);
+        match with_fields(&head, ours) {
             Some((blob, fields)) => {
                 let head = ResponseHead { blob: &blob, fields: &fields, ..head };
                 self.engine.respond(key, &head, &saying.date, over)?;
@@ -527,23 +532,21 @@ fn accepting(
     Some((blob, fields))
 }
 
-/// A head with one more field, unless the application has given its own.
-fn with_field(
+/// A head with more fields, apart from those that the application has given; `None` if there are none.
+fn with_fields<'a>(
     head: &ResponseHead<'_>,
-    (name, value): (&str, &[u8]),
+    ours: impl Iterator<Item = (&'a str, &'a [u8])>,
 ) -> Option<(Vec<u8>, Vec<Field>)> {
-    let mut names = head.fields.iter().filter_map(|field| field.name.of(head.blob));
-    if names.any(|given| given.eq_ignore_ascii_case(name.as_bytes())) {
-        return None;
+    let mut more = None;
+    for (name, value) in ours.filter(|(name, _)| !gives(head, name)) {
+        let (blob, fields) = more.get_or_insert_with(|| (head.blob.to_vec(), head.fields.to_vec()));
+        let at = blob.len();
+        blob.extend_from_slice(name.as_bytes());
+        blob.extend_from_slice(value);
+        let name_span = Span::new(at, name.len())?;
+        fields.push(Field { name: name_span, value: Span::new(at + name.len(), value.len())? });
     }
-    let blob = [head.blob, name.as_bytes(), value].concat();
-    let at = head.blob.len();
-    let name_span = Span::new(at, name.len())?;
-    let value_span = Span::new(at + name.len(), value.len())?;
-    let mut fields = Vec::with_capacity(head.fields.len() + 1);
-    fields.extend_from_slice(head.fields);
-    fields.push(Field { name: name_span, value: value_span });
-    Some((blob, fields))
+    more
 }
 
 fn trailer_head<'a>(blob: &'a [u8], fields: &'a [Field]) -> ResponseHead<'a> {
@@ -603,7 +606,7 @@ impl Core {
         stream: StreamKey,
         (mut end, websocket): (bool, bool),
     ) {
-        let Origin { peer, secure, redirects } = streams.origin;
+        let Origin { peer, secure, redirects, .. } = streams.origin;
         let found = match websocket && !redirects {
             true => self.find_extended().map(|(route, asked)| (route, Some(asked))),
             false => self.route(redirects),

@@ -71,6 +71,7 @@ impl World {
                 kind: ListenerKind::Plain,
             }],
             tls: None,
+            quic: None,
             http: HttpVersions::Auto,
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,

@@ -199,6 +199,11 @@ impl Endpoint {
         Ok(())
     }
 
+    /// From now on, begin no connection.
+    pub fn close(&mut self) {
+        self.options.connections_max = 0;
+    }
+
     /// Connections that were inserted and not removed.
     pub fn connections(&self) -> usize {
         self.entries.len

@@ -209,6 +209,7 @@ impl Stage {
             shard: 0,
             listeners: vec![Listener { socket, address: None, kind }],
             tls,
+            quic: None,
             http: HttpVersions::Auto,
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
