@@ -210,8 +210,11 @@ pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const QUIC_TOKEN_LIFETIME: Duration = Duration::from_secs(10);
 /// Stateless resets of one shard in a second.
 pub const QUIC_RESETS_PER_S: u32 = 100;
-/// Connection ids that a client may give us, and paths that a connection has at one time.
-pub const QUIC_PATHS_MAX: u64 = 4;
+/// Connection ids that a client may give us, and paths that a connection has in its life: quiche keeps those that a client
+/// has left, so that after as many changes of its address it needs a new connection.
+pub const QUIC_PATHS_MAX: u64 = 16;
+/// Connection ids that a client has of us at one time, if it takes as many.
+pub const QUIC_IDS_MAX: usize = 4;
 /// The largest UDP payload that is tried: Ethernet's, less the headers of IPv6 and UDP.
 pub const QUIC_DATAGRAM_SIZE_MAX: usize = 1452;
 /// For how long clients remember that there is HTTP/3 (RFC 7838 §3.1), unless configured otherwise: a day.

@@ -19,7 +19,10 @@ use super::{
     packet::{self, INITIAL_SIZE_MIN, Long, Packet, Type},
 };
 use crate::{
-    limits::{QUIC_HANDSHAKES_PER_ADDRESS_MAX, QUIC_RESETS_PER_S, QUIC_RETRY_PER_ADDRESS_FROM},
+    limits::{
+        QUIC_HANDSHAKES_PER_ADDRESS_MAX, QUIC_IDS_MAX, QUIC_RESETS_PER_S,
+        QUIC_RETRY_PER_ADDRESS_FROM,
+    },
     proto::tls::ServerConfig,
 };
 
@@ -390,7 +393,7 @@ impl Endpoint {
             entry.budget = None;
             forget(&mut self.by_address, client);
         }
-        while quic.scids_left() > 0 {
+        while quic.scids_left() > 0 && quic.active_scids() < QUIC_IDS_MAX {
             let id = self.keys.issue(self.shard)?;
             let token = self.keys.reset_token(&id)?;
             if quic.new_scid(&ConnectionId::from_ref(&id), token, false).is_err() {
