@@ -30,6 +30,8 @@ mod code;
 mod control;
 mod frames;
 mod output;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod peer;
 mod reading;
 mod request;
 mod response;
@@ -419,9 +421,12 @@ impl H3 {
         loop {
             match self.control.read(&mut self.quic, id) {
                 Ok(control::Read::Blocked) => return,
-                Ok(control::Read::Charged) => {
+                Ok(read) => {
                     if self.budgets.frame(now) == Err(Exhausted) {
                         return self.close(Code::ExcessiveLoad);
+                    }
+                    if read == control::Read::Over {
+                        return;
                     }
                 }
                 Err(code) => return self.close(code),
