@@ -4,6 +4,8 @@
 #![expect(clippy::disallowed_methods, reason = "a test has no shard to give it the time")]
 
 mod client;
+mod flow;
+mod lifecycle;
 mod raw;
 mod requests;
 mod responses;
