@@ -198,7 +198,12 @@ impl Pair {
 
     /// After the handshake.
     pub(crate) fn open(windows: Windows, options: Options) -> Self {
-        let mut pair = Self::new(&mut Server::new(), &mut client_config(windows), options, None);
+        Self::open_on(&mut Server::new(), windows, options)
+    }
+
+    /// The same, on a server that is set up otherwise.
+    pub(crate) fn open_on(server: &mut Server, windows: Windows, options: Options) -> Self {
+        let mut pair = Self::new(server, &mut client_config(windows), options, None);
         assert_eq!(pair.run(), []);
         assert!(pair.client.is_established());
         pair

@@ -75,7 +75,10 @@ impl Client {
     }
 
     pub(super) fn with(windows: Windows, options: Options) -> Self {
-        let mut pair = Pair::open(windows, options);
+        Self::over(Pair::open(windows, options))
+    }
+
+    pub(super) fn over(mut pair: Pair) -> Self {
         let config = quiche::h3::Config::new().unwrap();
         let http = quiche::h3::Connection::with_transport(&mut pair.client, &config).unwrap();
         let mut client = Self { pair, http, seen: BTreeMap::new(), is_deaf: false };

@@ -3,12 +3,15 @@
 //! Honest clients are `quiche::h3`, whose frames and field sections are not ours; attacks are frames written by hand.
 #![expect(clippy::disallowed_methods, reason = "a test has no shard to give it the time")]
 
+mod attacks;
 mod client;
 mod flow;
 mod lifecycle;
+mod loss;
 mod raw;
 mod requests;
 mod responses;
+mod timeouts;
 
 use super::{H3, Options, StreamKey};
 use crate::{
