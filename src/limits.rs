@@ -258,6 +258,8 @@ pub const H3_LINGERING_MAX: usize = 32;
 pub const H3_BATCH_SEGMENTS_MAX: usize = 64;
 /// Bytes of one send: an IPv6 packet's payload, less the headers.
 pub const H3_BATCH_SIZE_MAX: usize = 65_487;
+/// Datagrams whose times to be sent lie within this go in one send.
+pub const H3_PACING_TICK: Duration = Duration::from_millis(1);
 /// Requests that the client let be begun and then cancelled, in a row...
 pub const H3_CANCELLED_MAX: u64 = H2_CANCELLED_MAX;
 /// ...and how many of them are forgiven in a second.

@@ -110,9 +110,6 @@ impl H3 {
                     let (_, sent) = entry.blocked.get_or_insert((now, 0));
                     *sent += granted as u64;
                     self.timers.blocked(now);
-                    // QUIC is to tell when there is room for a head and a byte; if the stream is gone, that is found out.
-                    let _: quiche::Result<bool> =
-                        self.quic.stream_writable(stream.id, DATA_HEAD_SIZE_MAX + 1);
                 } else {
                     entry.blocked = None;
                     if granted < data.len() {
@@ -127,8 +124,19 @@ impl H3 {
             self.release(stream, Some(now));
         } else {
             self.flush(stream, now);
+            self.arm(stream);
         }
         Ok(taken)
+    }
+
+    /// Has QUIC tell when there is room for more of a body that was held back.
+    fn arm(&mut self, stream: StreamKey) {
+        let entry = serving(&mut self.streams, stream);
+        if entry.is_some_and(|entry| entry.blocked.is_some() && entry.turn == Turn::None) {
+            // If the stream is gone, that is found out.
+            let _: quiche::Result<bool> =
+                self.quic.stream_writable(stream.id, DATA_HEAD_SIZE_MAX + 1);
+        }
     }
 
     /// Takes the trailer fields of a response (`status` and `body` of `trailers` mean nothing); the stream has ended then.

@@ -62,6 +62,8 @@ pub(super) enum Read {
     Blocked,
     /// A frame, or an instruction, that serves no request.
     Charged,
+    /// A stream that served no request has ended.
+    Over,
 }
 
 #[derive(Debug, Default)]
@@ -119,11 +121,12 @@ impl Control {
             .streams
             .remove(&id)
             .unwrap_or_else(|| Peer { purpose: Purpose::Unknown, inlet: Inlet::default() });
-        let read = self.read_from(&mut peer, quic, id);
-        if !peer.inlet.fin {
-            self.streams.insert(id, peer);
+        let read = self.read_from(&mut peer, quic, id)?;
+        if peer.inlet.fin {
+            return Ok(Read::Over);
         }
-        read
+        self.streams.insert(id, peer);
+        Ok(read)
     }
 
     fn read_from(&mut self, peer: &mut Peer, quic: &mut Quic, id: u64) -> Result<Read, Code> {
@@ -142,7 +145,7 @@ impl Control {
                 // RFC 9114 §6.2: it may be gone before its type is known.
                 Input::Ended | Input::Truncated | Input::Reset => {
                     inlet.fin = true;
-                    Ok(Read::Charged)
+                    Ok(Read::Over)
                 }
             },
             Purpose::Control(awaits) => self.control(awaits, inlet, quic, id),
@@ -165,7 +168,7 @@ impl Control {
                 Input::Blocked => Ok(Read::Blocked),
                 Input::Ended | Input::Truncated | Input::Reset => {
                     inlet.fin = true;
-                    Ok(Read::Blocked)
+                    Ok(Read::Over)
                 }
             },
         }

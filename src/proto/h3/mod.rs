@@ -30,6 +30,8 @@ mod code;
 mod control;
 mod frames;
 mod output;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod peer;
 mod reading;
 mod request;
 mod response;
@@ -159,6 +161,8 @@ pub struct H3 {
     stopped: Vec<(u64, Weak<Sent>)>,
     /// How many of these QUIC has kept for good.
     lingering: usize,
+    /// How many streams the client has stopped.
+    stops: u64,
     /// What QUIC holds of responses.
     held: Held,
     /// Body bytes taken since the last output.
@@ -205,6 +209,7 @@ impl H3 {
             dirty: Vec::new(),
             stopped: Vec::new(),
             lingering: 0,
+            stops: 0,
             held: Held::default(),
             unsent: 0,
             unreturned: 0,
@@ -419,9 +424,12 @@ impl H3 {
         loop {
             match self.control.read(&mut self.quic, id) {
                 Ok(control::Read::Blocked) => return,
-                Ok(control::Read::Charged) => {
+                Ok(read) => {
                     if self.budgets.frame(now) == Err(Exhausted) {
                         return self.close(Code::ExcessiveLoad);
+                    }
+                    if read == control::Read::Over {
+                        return;
                     }
                 }
                 Err(code) => return self.close(code),
@@ -438,23 +446,36 @@ impl H3 {
             let key = StreamKey { slot: *slot, id };
             if is_stopped {
                 self.lost(key, now);
-            } else {
-                self.flush(key, now);
+                continue;
+            }
+            self.flush(key, now);
+            if let Some(stream) = find(&mut self.streams, key)
+                && stream.outbox.is_empty()
+                && stream.blocked.is_some()
+                && stream.turn == Turn::None
+            {
+                stream.turn = Turn::Awaited;
+                self.writable.push_back(key);
+            }
+        }
+        // One that could be written to before is not named there again when it is stopped.
+        let stops = self.quic.stats().stopped_stream_count_remote;
+        if std::mem::replace(&mut self.stops, stops) != stops {
+            let keys = self.streams.iter().map(|(slot, stream)| StreamKey { slot, id: stream.id });
+            for key in keys.collect::<Vec<_>>() {
+                if let Err(quiche::Error::StreamStopped(_)) = self.quic.stream_capacity(key.id) {
+                    self.lost(key, now);
+                }
             }
         }
     }
 
-    /// Gives QUIC what a stream has to send; then it may be its turn, or its end.
+    /// Gives QUIC what a stream has to send; that may be its end.
     fn flush(&mut self, key: StreamKey, now: Instant) {
         let Some(stream) = find(&mut self.streams, key) else { return };
         match stream.flush(&mut self.quic, &self.held) {
             Flushed::All if stream.ends => self.forget(key),
-            Flushed::All => {
-                if stream.blocked.is_some() && stream.turn == Turn::None {
-                    stream.turn = Turn::Awaited;
-                    self.writable.push_back(key);
-                }
-            }
+            Flushed::All => {}
             Flushed::Blocked => {
                 if stream.blocked.is_none() {
                     stream.blocked = Some((now, 0));

@@ -8,8 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use quiche::SendInfo;
+
 use super::{H3, Phase};
-use crate::limits::{H3_BATCH_SEGMENTS_MAX, H3_BATCH_SIZE_MAX};
+use crate::limits::{H3_BATCH_SEGMENTS_MAX, H3_BATCH_SIZE_MAX, H3_PACING_TICK};
 
 /// One run of datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,33 +36,45 @@ impl H3 {
     pub fn output(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Batch> {
         self.flush_all(now);
         self.unsent = 0;
+        let batch = self.send(out);
+        // A handshake fails here, and whoever has the connection below may have closed it.
+        self.look_due |= self.phase != Phase::Closed && self.quic.local_error().is_some();
+        batch
+    }
+
+    fn send(&mut self, out: &mut Vec<u8>) -> Option<Batch> {
         let start = out.len();
         out.resize(start + FIRST_SIZE_MAX, 0);
         let first = out.get_mut(start..).unwrap_or_default();
-        // It fails as well when a handshake does; QUIC has closed the connection then, and `look` finds that out.
-        let sent = self.quic.send(first);
-        let (segment, info) = match sent {
-            Ok(sent) => sent,
-            Err(error) => {
-                out.truncate(start);
-                self.look_due |= error != quiche::Error::Done;
-                return None;
-            }
+        let Ok((segment, info)) = self.quic.send(first) else {
+            out.truncate(start);
+            return None;
         };
         out.truncate(start + segment);
-        let quantum = self.quic.send_quantum_on_path(info.from, info.to).min(H3_BATCH_SIZE_MAX);
+        let quantum = self.quic.send_quantum_on_path(info.from, info.to);
+        let mut last_at = info.at;
         for _ in 1..H3_BATCH_SEGMENTS_MAX {
             let end = out.len();
-            if end - start + segment > quantum {
+            let len = end - start + segment;
+            // What the pacer spreads over less than a tick may go at once; it knows no finer time than the caller's timers.
+            let is_late = last_at.saturating_duration_since(info.at) > H3_PACING_TICK;
+            if len > H3_BATCH_SIZE_MAX || (len > quantum && is_late) {
                 break;
             }
             out.resize(end + segment, 0);
             let next = out.get_mut(end..).unwrap_or_default();
-            let sent = self.quic.send_on_path(next, Some(info.from), Some(info.to));
-            let len = sent.map_or(0, |(len, _)| len);
-            out.truncate(end + len);
-            if len < segment {
-                break;
+            match self.quic.send_on_path(next, Some(info.from), Some(info.to)) {
+                Ok((len, SendInfo { at, .. })) => {
+                    out.truncate(end + len);
+                    last_at = at;
+                    if len < segment {
+                        break;
+                    }
+                }
+                Err(_) => {
+                    out.truncate(end);
+                    break;
+                }
             }
         }
         // Room for more may have come of it.
