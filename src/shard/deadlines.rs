@@ -50,6 +50,7 @@ impl Core {
         let due = self.connections.iter();
         let due = due.map(|(index, connection)| (index, connection.expired(now)));
         let due: Vec<_> = due.filter(|(_, expiry)| *expiry != Expiry::Never).collect();
+        self.probe_half_closed();
         for (index, expiry) in due {
             if expiry == Expiry::Engine {
                 self.time_out(index);

@@ -108,6 +108,24 @@ impl Core {
         }
     }
 
+    /// Looks whether clients that have sent FIN, and are owed a response, are still there: whether it was a close or a half of
+    /// one shows only in what becomes of bytes that are sent to them.
+    pub(super) fn probe_half_closed(&mut self) {
+        let owed = self.connections.iter_mut().filter(|(_, connection)| {
+            connection.at_end && connection.has_streams() && connection.sending == 0
+        });
+        let mut probed = Vec::new();
+        for (index, connection) in owed {
+            if let Some(streams) = &mut connection.streams {
+                streams.engine.probe();
+                probed.push(index);
+            }
+        }
+        for index in probed {
+            self.touch(index);
+        }
+    }
+
     /// Ends what an HTTP/2 client was waited for too long.
     pub(super) fn time_out(&mut self, index: usize) {
         let now = self.clock.now;

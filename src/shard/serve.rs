@@ -283,7 +283,9 @@ impl Core {
         let Some(entry) = self.exchanges.get_mut(exchange) else { return };
         entry.upload_credit = entry.upload_credit.saturating_sub(data.len());
         let link = entry.link;
-        let sent = link.and_then(|link| self.links.get_mut(link)).map(|slot| {
+        // What waits comes first.
+        let slot = link.filter(|_| entry.backlog.is_empty());
+        let sent = slot.and_then(|link| self.links.get_mut(link)).map(|slot| {
             slot.touched = true;
             slot.lane.send_body(id, data, false).map_err(|fault| slot.fault = Some(fault))
         });
