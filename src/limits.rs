@@ -376,7 +376,7 @@ const _: () = assert!(H3_CONNECTION_WINDOW >= EXCHANGE_WINDOW);
 const _: () = assert!(HEAD_SIZE_MAX as u64 <= H3_STREAM_WINDOW);
 const _: () = assert!(H3_CONTROL_FRAME_SIZE_MAX <= H3_UNI_WINDOW);
 // A client that fills the window while nobody reads has not used its budget up.
-const _: () = assert!(H3_BYTES_MAX as usize >= 2 * H3_CONNECTION_WINDOW);
+const _: () = assert!(H3_BYTES_MAX >= 2 * H3_CONNECTION_WINDOW as u64);
 const _: () =
     assert!(H3_QUANTUM <= H3_UNSENT_SIZE_MAX && H3_UNSENT_SIZE_MAX <= H3_UNACKED_SIZE_MAX);
 const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);

@@ -223,10 +223,13 @@ fn a_dynamic_table_that_we_did_not_offer_is_not_used() {
     raw.begin(0, &head(&GET), true);
 }
 
+/// What is sent on which stream, and whether it ends there.
+type Sent = (u64, Vec<u8>, bool);
+
 #[test]
 fn critical_streams_come_once_and_stay() {
     let settings = frame(4, &[]);
-    let cases: [(&[(u64, Vec<u8>, bool)], u64); 12] = [
+    let cases: [(&[Sent], u64); 12] = [
         // Two of a kind: H3_STREAM_CREATION_ERROR.
         (&[(6, vec![0], false)], 0x103),
         (&[(6, vec![2], false), (10, vec![2], false)], 0x103),

@@ -17,7 +17,8 @@ use crate::{
 
 /// Bytes that tell where they belong.
 fn source(len: usize, seed: u64) -> Vec<u8> {
-    (0..len as u64).map(|at| (at.wrapping_mul(31).wrapping_add(at >> 8) ^ seed) as u8).collect()
+    let byte = |at: u64| (at.wrapping_mul(31).wrapping_add(at >> 8) ^ seed).to_le_bytes()[0];
+    (0..len as u64).map(byte).collect()
 }
 
 /// Sends a body to the server and has it sent back, all at once on some streams.
