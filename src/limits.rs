@@ -150,10 +150,16 @@ pub const CALL_SIZE_MAX: usize = 256 * 1024 * 1024;
 /// The names of module and function together; they travel where a request's path does.
 pub const CALL_NAME_SIZE_MAX: usize = START_LINE_SIZE_MAX;
 
+/// While the streams of a connection hold more of their responses than this, none of its further requests is begun.
+pub const STREAMS_UNSENT_MAX: usize = 4 * EXCHANGE_WINDOW;
+/// Events of one connection with many streams that are served before other connections get their turn.
+pub const STREAM_EVENTS_MAX: usize = 64;
+/// As [`H2_CONNECTION_WINDOW`], when workers leave so much lying that other streams of the connection could not send any more.
+pub const H2_CONNECTION_WINDOW_MAX: usize = 32 * EXCHANGE_WINDOW;
 /// HTTP/2: requests of one connection at one time (RFC 9113 §5.1.2).
 pub const H2_STREAMS_MAX: u32 = 128;
-/// Request-body bytes that one HTTP/2 connection may send, over all its streams, before workers took some. Each stream's
-/// own window is [`EXCHANGE_WINDOW`].
+/// Request-body bytes that one HTTP/2 connection may send at one time, over all its streams. Each stream's own window is
+/// [`EXCHANGE_WINDOW`].
 pub const H2_CONNECTION_WINDOW: usize = 4 * EXCHANGE_WINDOW;
 /// Received bytes that an HTTP/2 engine takes at a time. So few that frames of one byte are given on before the library
 /// holds them against the client.
@@ -193,6 +199,42 @@ pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// ...and given up after this. What was sent before may still lie in the kernel, behind a slow link.
 pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A client without a request that was told that the server leaves, and has not shown that it heard, is left after this.
+pub const H2_LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// QUIC connections of one shard, unless configured otherwise.
+pub const QUIC_CONNECTIONS_MAX: usize = 32 * 1024;
+/// QUIC handshakes of one shard in progress, unless configured otherwise. From half of them on, clients have to show that
+/// they receive what is sent to their address (Retry).
+pub const QUIC_HANDSHAKES_MAX: usize = 2000;
+/// Handshakes of one client in progress (an IPv4 address, or an IPv6 network of 64 bits) from which on it has to show that...
+pub const QUIC_RETRY_PER_ADDRESS_FROM: usize = 32;
+/// ...and those that it may have at all.
+pub const QUIC_HANDSHAKES_PER_ADDRESS_MAX: usize = 512;
+/// A QUIC connection without a packet for so long is over (RFC 9000 §10.1).
+pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a client to come back with the token of a Retry.
+pub const QUIC_TOKEN_LIFETIME: Duration = Duration::from_secs(10);
+/// Stateless resets of one shard in a second.
+pub const QUIC_RESETS_PER_S: u32 = 100;
+/// Connection ids that a client may give us, and paths that a connection has in its life: quiche keeps those that a client
+/// has left, so that after as many changes of its address it needs a new connection.
+pub const QUIC_PATHS_MAX: u64 = 16;
+/// Connection ids that a client has of us at one time, if it takes as many.
+pub const QUIC_IDS_MAX: usize = 4;
+/// The largest UDP payload that is tried: Ethernet's, less the headers of IPv6 and UDP.
+pub const QUIC_DATAGRAM_SIZE_MAX: usize = 1452;
+/// For how long clients remember that there is HTTP/3 (RFC 7838 §3.1), unless configured otherwise: a day.
+pub const ALT_SVC_MAX_AGE_S: u64 = 86_400;
+/// Sends of one shard's UDP socket in flight; connections wait for one to complete.
+pub const UDP_SENDS_MAX: usize = 64;
+/// Of one connection's turn to send.
+pub const QUIC_BATCHES_MAX: usize = 4;
+/// What is to be sent within so short a time is sent at once.
+pub const QUIC_PACING_GRAIN: Duration = Duration::from_micros(500);
+/// A QUIC timer that is due is not looked at again before this.
+pub const QUIC_TIMER_GRAIN: Duration = Duration::from_millis(1);
+/// Datagrams that landed at the wrong shard and wait for the right one.
+pub const FORWARDS_MAX: usize = 256;
 /// HTTP/3: requests of one connection at one time (RFC 9000 §4.6).
 pub const H3_STREAMS_MAX: u64 = 128;
 /// The client's unidirectional streams at one time: control, QPACK's two, and such as have no meaning.
@@ -259,6 +301,16 @@ pub const COMPLETIONS_MAX: u32 = 8192;
 pub const RECV_BUFFER_COUNT: u16 = 1024;
 /// One of them.
 pub const RECV_BUFFER_SIZE: u32 = 4096;
+/// Buffers that a shard lends to the kernel for receiving datagrams. A power of two.
+pub const DATAGRAM_BUFFER_COUNT: u16 = 64;
+/// One of them: the largest payload that generic receive offload makes, and what is said of it.
+pub const DATAGRAM_BUFFER_SIZE: u32 = 64 * 1024 + 256;
+/// Datagrams of one send; the kernel's own bound (`UDP_MAX_SEGMENTS`) was 64 for long.
+pub const DATAGRAM_SEGMENTS_MAX: usize = 64;
+/// Bytes of one send: what one IP packet holds.
+pub const DATAGRAM_BATCH_SIZE_MAX: usize = 65_507;
+/// Of the kernel's queues of a UDP socket, in each direction, as far as it grants that.
+pub const UDP_BUFFER_SIZE: usize = 4 * 1024 * 1024;
 /// One send operation; the kernel takes no more in one go (its `MAX_RW_COUNT`).
 pub const SEND_SIZE_MAX: u32 = 0x7fff_f000;
 /// Turns that a driver waits for cancelled operations when it is dropped...

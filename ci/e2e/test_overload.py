@@ -104,7 +104,7 @@ def test_a_request_that_lasts_too_long_is_answered_504_and_cancelled(gated: Star
         assert (response.status, response.json, response.closes) == (504, {"detail": "Gateway Timeout"}, False)
         room.wait("cancelled", ["late"])
         assert connection.request("GET", "/tag/next").json == {"tag": "next"}, "the same connection"
-    logged(tmp_path, '"GET /wait/late" 504 0 ')
+    logged(tmp_path, '"GET /wait/late HTTP/1.1" 504 0 ')
 
 
 def test_a_stuck_event_loop_costs_its_worker_its_life(gated: Start, room: Room) -> None:
@@ -200,7 +200,7 @@ def test_a_client_that_goes_while_its_request_waits_is_forgotten(gated: Start, r
         assert first.response().json == {"waited": "a"}
         assert first.request("GET", "/tag/x").status == 200
     assert room.events("begin") == ["a"]
-    logged(tmp_path, '"GET /wait/gone" 499 0 ')
+    logged(tmp_path, '"GET /wait/gone HTTP/1.1" 499 0 ')
 
 
 # --- deaths ----------------------------------------------------------------------------------------------------------
@@ -262,4 +262,4 @@ def test_a_client_that_goes_away_is_written_down_and_its_handler_cancelled(gated
         connection.half_close()
         assert connection.rest() == b""
         room.wait("cancelled", ["left"])
-    logged(tmp_path, '"GET /wait/left" 499 0 ')
+    logged(tmp_path, '"GET /wait/left HTTP/1.1" 499 0 ')

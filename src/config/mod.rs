@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod application;
+pub mod http3;
 mod lifecycle;
 pub mod limits;
 pub mod tls;
@@ -71,6 +72,9 @@ pub enum ConfigError {
     /// Options about TLS that contradict each other.
     #[error(transparent)]
     Tls(#[from] tls::TlsConfigError),
+    /// Options about HTTP/3 that contradict each other.
+    #[error(transparent)]
+    Http3(#[from] http3::Http3ConfigError),
     /// `ctl` was not told which server.
     #[error(
         "where is the server's control socket? name it with --control PATH, here and in `fasterapi run`"
@@ -133,6 +137,16 @@ struct RunArgs {
     /// Port to listen on; 0 lets the system choose
     #[arg(long, default_value_t = 8000, env = "FASTERAPI_PORT", help_heading = "Listening")]
     port: u16,
+    /// Versions of HTTP to speak: auto (HTTP/1.1 and HTTP/2, by ALPN or the first bytes) or 1 (HTTP/1.1 only)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "VERSIONS",
+        default_value = "auto",
+        env = "FASTERAPI_HTTP",
+        help_heading = "Listening"
+    )]
+    http: HttpVersions,
     /// Listen on a Unix socket instead of a port
     #[arg(long, value_name = "PATH", env = "FASTERAPI_UDS", help_heading = "Listening")]
     uds: Option<PathBuf>,
@@ -158,6 +172,9 @@ struct RunArgs {
 
     #[command(flatten)]
     tls: tls::TlsArgs,
+
+    #[command(flatten)]
+    http3: http3::Http3Args,
 
     #[command(flatten)]
     application: application::ApplicationArgs,
@@ -316,6 +333,17 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
+/// Versions of HTTP over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HttpVersions {
+    /// What the client asks for.
+    #[value(name = "auto")]
+    Auto,
+    /// HTTP/1.1 and 1.0.
+    #[value(name = "1")]
+    Http1,
+}
+
 /// Everything, decided.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -331,8 +359,12 @@ pub struct Config {
     pub debug: bool,
     /// Where to listen.
     pub bind: Bind,
+    /// What is spoken there.
+    pub http: HttpVersions,
     /// TLS, if it is to be spoken.
     pub tls: Option<tls::Tls>,
+    /// HTTP/3, if it is to be spoken.
+    pub http3: Option<http3::Http3>,
     /// Worker processes, `1..=WORKERS_MAX`.
     pub workers: u16,
     /// Shards, `1..=SHARDS_MAX`.
@@ -402,14 +434,18 @@ impl RunArgs {
         let workers = count("workers", args.workers, cpus, WORKERS_MAX)?;
         let app_dir = find_app_dir("--app-dir", args.app_dir, &surroundings.current_dir)?;
         let lifecycle = args.lifecycle.resolve(&app_dir, args.uds.is_none(), surroundings)?;
+        let (here, unix) = (&surroundings.current_dir, args.uds.is_some());
+        let tls = args.tls.resolve(here, &args.host, unix)?;
         Ok(Config {
             app_dir,
             lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
-            tls: args.tls.resolve(&surroundings.current_dir, &args.host, args.uds.is_some())?,
+            http3: args.http3.resolve(here, tls.is_some(), unix)?,
+            tls,
             application: args.application.resolve(),
             debug: args.debug,
+            http: args.http,
             bind: args.uds.map_or(Bind::Tcp(args.host, args.port), Bind::Unix),
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),
             shards,

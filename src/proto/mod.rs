@@ -14,6 +14,7 @@ pub mod h1;
 pub mod h2;
 pub mod h3;
 pub mod head;
+pub mod quic;
 pub mod rate;
 mod request;
 mod response;

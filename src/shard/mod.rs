@@ -7,23 +7,29 @@
 mod accept;
 mod access_log;
 mod answer;
+mod client;
 mod clock;
 mod conn;
 mod deadlines;
+mod engine;
 mod exchange;
+mod h2;
 pub mod handle;
 mod links;
 #[cfg(test)]
 pub(crate) mod probe;
 mod queue;
+mod quic;
 mod rescue;
 mod serve;
 mod spin;
+mod streams;
 mod tally;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod turn;
+mod udp;
 mod watch;
 mod websocket;
 
@@ -32,7 +38,8 @@ use std::sync::Arc;
 use slab::Slab;
 
 pub use handle::{
-    Command, Gauges, Handle, Limits, Listener, ListenerKind, Mailbox, Options, Report, TlsOptions,
+    Command, Gauges, Handle, HttpVersions, Limits, Listener, ListenerKind, Mailbox, Neighbour,
+    Options, QuicOptions, Report, TlsOptions,
 };
 pub use turn::run;
 pub use websocket::WebSocketOptions;
@@ -48,6 +55,7 @@ use conn::Connection;
 use exchange::Exchanges;
 use links::Links;
 use queue::Queue;
+use quic::{Quic, QuicConnection};
 use tally::Tally;
 use tls::Secure;
 
@@ -57,6 +65,10 @@ struct Core {
     options: Settings,
     clock: Clock,
     connections: Slab<Connection>,
+    /// Those of HTTP/3.
+    quic_connections: Slab<QuicConnection>,
+    /// `None` without HTTP/3.
+    quic: Option<Box<Quic>>,
     exchanges: Exchanges,
     links: Links,
     routes: Option<Arc<Routes>>,
@@ -64,6 +76,8 @@ struct Core {
     reports: tokio::sync::mpsc::UnboundedSender<Report>,
     /// Connections whose state changed since they were flushed; each at most once.
     dirty: Vec<usize>,
+    /// Connections that are to be flushed again in the next turn, so that others get theirs.
+    postponed: Vec<usize>,
     /// Exchanges with records that found no room; each at most once.
     owing: Vec<usize>,
     /// Exchanges that wait for a worker.
@@ -88,7 +102,9 @@ struct Core {
 /// The part of [`Options`] that is looked at while serving.
 #[derive(Clone, Copy, Debug)]
 struct Settings {
+    http: HttpVersions,
     h1: crate::proto::h1::Options,
+    h2: crate::proto::h2::Options,
     access_log: bool,
     limits: Limits,
     websocket: WebSocketOptions,
@@ -125,18 +141,14 @@ impl Core {
         });
         for index in owing {
             let Some(exchange) = self.exchanges.get_mut(index) else { continue };
-            let connection = exchange.connection;
+            let client = exchange.client;
             self.settle(index);
-            if let Some(connection) = connection {
-                if self
-                    .connections
-                    .get(connection)
-                    .is_some_and(|connection| connection.unsent() == 0)
-                {
+            if let Some(client) = client {
+                if self.has_sent_all(client) {
                     self.return_credit(index);
                 }
                 // An empty backlog lets the upload go on.
-                self.resume(connection);
+                self.resume_client(client);
             }
         }
     }

@@ -5,12 +5,14 @@ mod books;
 mod chaos;
 mod deadlines;
 mod departure;
+mod http2;
 mod overload;
 mod progress;
 mod rescue;
 mod script;
 mod tls;
 mod websocket;
+mod websocket2;
 
 use std::{
     io::{Read, Write},
@@ -29,7 +31,8 @@ use rustix::{
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{
-    Command, Handle, Limits, Listener, ListenerKind, Options, Report, WebSocketOptions, run,
+    Command, Handle, HttpVersions, Limits, Listener, ListenerKind, Options, Report,
+    WebSocketOptions, run,
 };
 use crate::{
     ipc::{
@@ -70,6 +73,8 @@ impl World {
                 kind: ListenerKind::Plain,
             }],
             tls: None,
+            quic: None,
+            http: HttpVersions::Auto,
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),

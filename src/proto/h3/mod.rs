@@ -177,6 +177,8 @@ pub struct H3 {
     requests_end: u64,
     /// Something may have arrived, or become possible, since QUIC was asked last.
     look_due: bool,
+    /// Requests are not begun.
+    holds: bool,
     /// What a head is read into.
     block: Vec<u8>,
 }
@@ -217,6 +219,7 @@ impl H3 {
             next_request: 0,
             requests_end: u64::MAX,
             look_due: true,
+            holds: false,
             block: Vec::new(),
         }
     }
@@ -273,6 +276,12 @@ impl H3 {
         self.serving(stream)?;
         // Its head was read, so no other is filled.
         self.read(stream, &mut RequestHead::default(), now)
+    }
+
+    /// Whether requests are to wait: those that come are not looked at until this is over.
+    pub fn hold_requests(&mut self, hold: bool) {
+        self.look_due |= self.holds && !hold;
+        self.holds = hold;
     }
 
     /// True when polling for events, or taking the output, may bring something although nothing new has arrived.
@@ -410,6 +419,8 @@ impl H3 {
                 self.places.insert(id, Place::Discarded(Discarded::default()));
                 self.discard(id);
             }
+            // Left with QUIC, whose windows end what a client can send of them.
+            None if self.holds => {}
             None => {
                 self.next_request = self.next_request.max(id + 4);
                 let slot = self.streams.insert(Stream::new(id, now));

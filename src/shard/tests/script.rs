@@ -28,11 +28,13 @@ use crate::{
     pool::{Incarnation, Link, Load, WorkerId},
     proto::{h1, route::Routes, tls::ServerConfig},
     shard::{
-        Command, Gauges, Handle, Limits, Listener, ListenerKind, Options, Report, TlsOptions,
-        WebSocketOptions,
+        Command, Gauges, Handle, HttpVersions, Limits, Listener, ListenerKind, Options, Report,
+        TlsOptions, WebSocketOptions,
         turn::{Shard, kind},
     },
-    uring::{Completion, Driver, Event, Lease, Stats, Token, Wait},
+    uring::{
+        Arrived, Completion, DatagramBatch, DatagramLease, Driver, Event, Lease, Stats, Token, Wait,
+    },
 };
 
 /// See the module.
@@ -45,6 +47,11 @@ pub(super) struct Kernel {
     sends: Vec<(Token, Vec<u8>)>,
     cancelled: Vec<Token>,
     polls: Vec<Token>,
+    datagram_recvs: Vec<Token>,
+    /// Datagrams that arrived, by lease; `to` is who sent them.
+    arrived: Vec<DatagramBatch>,
+    /// Datagrams that were sent.
+    datagrams: Vec<DatagramBatch>,
     /// What was received, by lease.
     received: Vec<Vec<u8>>,
     /// What each connection was sent.
@@ -74,6 +81,16 @@ impl Driver for Kernel {
     fn send(&mut self, _: BorrowedFd<'_>, data: Vec<u8>, token: Token) {
         assert!(self.sends.iter().all(|(other, _)| *other != token), "one at a time");
         self.sends.push((token, data));
+    }
+
+    fn recv_datagrams(&mut self, _: BorrowedFd<'_>, token: Token) {
+        assert!(!self.datagram_recvs.contains(&token), "one at a time");
+        self.datagram_recvs.push(token);
+    }
+
+    fn send_datagrams(&mut self, _: BorrowedFd<'_>, batch: DatagramBatch, token: Token) {
+        self.datagrams.push(batch.clone());
+        self.push(token, Event::Sent(batch.data), false);
     }
 
     fn poll(&mut self, _: BorrowedFd<'_>, token: Token) {
@@ -123,6 +140,14 @@ impl Driver for Kernel {
 
     fn recycle(&mut self, _: Lease) {}
 
+    fn datagrams(&mut self, lease: &DatagramLease) -> Option<Arrived<'_>> {
+        let arrived = &mut self.arrived[usize::from(lease.0.id)];
+        let (segment, data) = (arrived.segment, &mut arrived.data[..]);
+        Some(Arrived { from: arrived.to, to: arrived.from, segment, ecn: arrived.ecn, data })
+    }
+
+    fn recycle_datagrams(&mut self, _: DatagramLease) {}
+
     fn stats(&self) -> Stats {
         Stats::default()
     }
@@ -168,6 +193,9 @@ impl Stage {
             sends: Vec::new(),
             cancelled: Vec::new(),
             polls: Vec::new(),
+            datagram_recvs: Vec::new(),
+            arrived: Vec::new(),
+            datagrams: Vec::new(),
             received: Vec::new(),
             sent: Vec::new(),
             stuck: false,
@@ -181,6 +209,8 @@ impl Stage {
             shard: 0,
             listeners: vec![Listener { socket, address: None, kind }],
             tls,
+            quic: None,
+            http: HttpVersions::Auto,
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),

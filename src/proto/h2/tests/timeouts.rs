@@ -11,13 +11,14 @@ use super::{
 };
 use crate::{
     limits::{
-        BODY_TIMEOUT, EXCHANGE_WINDOW, H2_PING_INTERVAL, H2_PING_TIMEOUT, HEAD_TIMEOUT,
-        KEEPALIVE_TIMEOUT, SEND_TIMEOUT,
+        BODY_TIMEOUT, EXCHANGE_WINDOW, H2_LEAVE_TIMEOUT, H2_PING_INTERVAL, H2_PING_TIMEOUT,
+        HEAD_TIMEOUT, KEEPALIVE_TIMEOUT, SEND_TIMEOUT,
     },
     proto::{
         error::Refusal,
         h2::{Event, PREFACE, StreamKey},
         head::BodyLength,
+        stream::Cut,
     },
 };
 
@@ -240,7 +241,7 @@ fn a_zero_window_stall_ends_its_stream() {
     assert_eq!(pass(&mut raw, MS), [Event::Reset { stream }]);
     assert_eq!(raw.reset_with(1), CANCEL);
     assert!(!raw.engine.is_closed(), "its sibling waits for its answer");
-    raw.engine.reset(other, h2::Reason::CANCEL);
+    raw.engine.reset(other, Cut::Cancelled);
 }
 
 #[test]
@@ -295,6 +296,6 @@ fn a_client_that_ignores_our_leaving_is_left() {
     let mut raw = Raw::open();
     raw.engine.graceful_goaway(raw.now);
     raw.frames();
-    pass(&mut raw, H2_PING_TIMEOUT + Duration::from_secs(1));
+    pass(&mut raw, H2_LEAVE_TIMEOUT);
     assert!(raw.engine.is_closed());
 }
