@@ -209,7 +209,7 @@ pub const QUIC_HANDSHAKES_MAX: usize = 2000;
 /// Handshakes of one client in progress (an IPv4 address, or an IPv6 network of 64 bits) from which on it has to show that...
 pub const QUIC_RETRY_PER_ADDRESS_FROM: usize = 32;
 /// ...and those that it may have at all.
-pub const QUIC_HANDSHAKES_PER_ADDRESS_MAX: usize = 512;
+pub const QUIC_HANDSHAKES_PER_ADDRESS_MAX: usize = 256;
 /// A QUIC connection without a packet for so long is over (RFC 9000 §10.1).
 pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a client to come back with the token of a Retry.

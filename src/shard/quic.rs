@@ -240,20 +240,17 @@ impl Core {
         }
     }
 
-    /// Attends to all connections that were touched.
-    pub(super) fn attend_quic(&mut self, draining: bool) {
-        loop {
-            let Some(index) = self.quic.as_mut().and_then(|quic| quic.dirty.pop()) else { break };
-            self.attend_to(index, draining);
-        }
+    /// Has those attended to again that were postponed.
+    pub(super) fn recall_postponed(&mut self) {
         let postponed = self.quic.as_mut().map(|quic| std::mem::take(&mut quic.postponed));
         for index in postponed.unwrap_or_default() {
             self.touch_quic(index);
         }
     }
 
-    fn attend_to(&mut self, index: usize, draining: bool) {
-        let now = self.clock.now;
+    /// Attends to a connection that was touched. `now` is later than the turn's time: a signature takes longer than the grain of
+    /// what is paced.
+    pub(super) fn attend_quic(&mut self, index: usize, draining: bool, now: Instant) {
         self.note_progress(index);
         let mut more = self.pump::<H3>(index);
         let Some(connection) = self.quic_connections.get_mut(index) else { return };

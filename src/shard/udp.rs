@@ -91,7 +91,10 @@ impl<D: Driver> Shard<D> {
     /// Submits what HTTP/3 has to send, and hands on what belongs to other shards.
     pub(super) fn flush_quic(&mut self) {
         let Some(udp) = &mut self.udp else { return };
-        self.core.attend_quic(self.drain_until.is_some());
+        while let Some(index) = self.core.quic.as_mut().and_then(|quic| quic.dirty.pop()) {
+            self.core.attend_quic(index, self.drain_until.is_some(), self.driver.now());
+        }
+        self.core.recall_postponed();
         let Some(quic) = &mut self.core.quic else { return };
         while quic.sending < limits::UDP_SENDS_MAX {
             let Some(batch) = quic.outgoing.pop_front() else { break };

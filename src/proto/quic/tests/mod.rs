@@ -4,6 +4,7 @@ mod attacks;
 mod connections;
 
 use std::{
+    cell::RefCell,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -129,9 +130,14 @@ fn client_config() -> quiche::Config {
     config
 }
 
+thread_local! {
+    static CONFIG: RefCell<quiche::Config> = RefCell::new(client_config());
+}
+
 impl Client {
     fn new(from: &str) -> Self {
-        Self::with(from, &mut client_config(), "localhost")
+        // Making one reads the system's authorities.
+        CONFIG.with_borrow_mut(|config| Self::with(from, config, "localhost"))
     }
 
     fn with(from: &str, config: &mut quiche::Config, name: &str) -> Self {
