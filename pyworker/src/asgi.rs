@@ -278,14 +278,23 @@ impl Cycle {
         self.take(message).or_else(|error| Refused::with(message.py(), error))
     }
 
-    /// Begins the response that is held, with this length unless the application has named one. For `pathsend`.
-    fn begin(&self, py: Python<'_>, length: u64) -> PyResult<()> {
+    /// Begins the response that is held, with this length unless the application has named one, or has trailers to come: those
+    /// have a place behind a body without a length alone. For `pathsend`; true where `await_trailers` has to end the body.
+    fn begin(&self, py: Python<'_>, length: u64) -> PyResult<bool> {
         let exchange = self.exchange.get();
         let Some(held) = exchange.course.borrow(py)?.held.take() else {
             return Err(PyRuntimeError::new_err("no response is held"));
         };
-        let length = held.length.or(Some(length));
-        exchange.handle().start(py, held.head, length, exchange.request().is_head())
+        let length = if held.trailers { held.length } else { held.length.or(Some(length)) };
+        exchange.handle().start(py, held.head, length, exchange.request().is_head())?;
+        Ok(held.trailers)
+    }
+
+    /// The body is over, and its trailers follow.
+    fn await_trailers(&self, py: Python<'_>) -> PyResult<()> {
+        let awaited = Trailers::Awaited(Head::trailers());
+        self.exchange.get().course.borrow(py)?.trailers = awaited;
+        Ok(())
     }
 }
 

@@ -156,6 +156,7 @@ class FakeLanes:
 
     def on_use(self, callback: Callable[[], Any]) -> None:
         self.calls.append("on_use")
+        self.used = callback
 
     def flush(self) -> bool:
         self.calls.append("flush")

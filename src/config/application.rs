@@ -55,7 +55,7 @@ pub(super) struct ApplicationArgs {
         help_heading = "Application"
     )]
     threads: u16,
-    /// Event loop of the workers: auto is whichever measures best
+    /// Event loop of the workers: auto is uvloop where it is installed
     #[arg(
         long = "loop",
         value_enum,
@@ -87,7 +87,7 @@ pub enum Interface {
 /// Which event loop a worker runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EventLoop {
-    /// Whichever measures best.
+    /// uvloop where it is installed.
     Auto,
     /// The standard library's.
     Asyncio,

@@ -70,8 +70,11 @@ pub enum ConfigError {
         /// The bound.
         max: usize,
     },
+    /// The environment's number of workers is none.
+    #[error("WEB_CONCURRENCY={0:?}: not a number of workers")]
+    WebConcurrency(String),
     /// Of the proxies that are believed.
-    #[error("--forwarded-allow-ips: {0}")]
+    #[error("FORWARDED_ALLOW_IPS: {0}")]
     Listening(#[from] listening::ListeningError),
     /// Options about TLS that contradict each other.
     #[error(transparent)]
@@ -374,13 +377,14 @@ struct Surroundings {
     is_root: bool,
     runtime_dir: Option<PathBuf>,
     /// What platforms say to all servers of Python applications.
-    web_concurrency: Option<usize>,
+    web_concurrency: Option<String>,
     forwarded_allow_ips: Option<String>,
 }
 
 impl Surroundings {
     fn look() -> Self {
         let path = env::var_os("PATH").unwrap_or_default();
+        let variable = |name| env::var_os(name).map(|text| text.to_string_lossy().into_owned());
         Self {
             // Counts the affinity mask and a cgroup's CPU quota.
             cpus: thread::available_parallelism().map_or(1, usize::from),
@@ -392,8 +396,8 @@ impl Surroundings {
             runtime_dir: env::var_os("XDG_RUNTIME_DIR")
                 .map(PathBuf::from)
                 .filter(|d| d.is_absolute()),
-            web_concurrency: env::var("WEB_CONCURRENCY").ok().and_then(|text| text.parse().ok()),
-            forwarded_allow_ips: env::var("FORWARDED_ALLOW_IPS").ok(),
+            web_concurrency: variable("WEB_CONCURRENCY"),
+            forwarded_allow_ips: variable("FORWARDED_ALLOW_IPS"),
         }
     }
 }
@@ -414,7 +418,14 @@ impl RunArgs {
         let args = self;
         let cpus = surroundings.cpus;
         let shards = count("shards", args.shards, cpus.div_ceil(4), SHARDS_MAX)?;
-        let workers = args.workers.or(surroundings.web_concurrency).unwrap_or(1);
+        let suggested = surroundings.web_concurrency.as_deref().filter(|text| !text.is_empty());
+        let workers = match (args.workers, suggested) {
+            (Some(asked), _) => asked,
+            (None, Some(text)) => {
+                text.parse().map_err(|_| ConfigError::WebConcurrency(text.to_owned()))?
+            }
+            (None, None) => 1,
+        };
         let workers = count("workers", workers, cpus, WORKERS_MAX)?;
         let listening = args.listening.resolve(surroundings.forwarded_allow_ips.as_deref())?;
         let host = match &listening.bind {
@@ -582,6 +593,31 @@ mod tests {
         let config = resolve(&["main", "--workers", "0", "--shards", "0"]).unwrap();
         assert_eq!((config.workers, config.shards, config.cpus_suffice), (6, 2, false));
         assert!(resolve(&["main", "--shards", "2", "--workers", "4"]).unwrap().cpus_suffice);
+    }
+
+    #[test]
+    fn what_platforms_say_to_all_servers_counts_unless_we_are_told_otherwise() {
+        let run = |args: &[&str], suggested: &str| {
+            let args = ["fasterapi", "run", "main", "--python", "/bin/sh"].iter().chain(args);
+            let found = Surroundings {
+                web_concurrency: Some(suggested.to_owned()),
+                forwarded_allow_ips: Some("10.0.0.1".to_owned()),
+                ..bare()
+            };
+            match CommandLine::try_parse_from(args).unwrap().command {
+                Command::Run(args) => args.resolve(&found),
+                Command::Ctl(_) => unreachable!("`run`"),
+            }
+        };
+        let networks = |config: Config| config.listening.proxies.unwrap().0;
+        assert_eq!(run(&[], "3").unwrap().workers, 3);
+        assert_eq!(run(&[], "").unwrap().workers, 1);
+        assert_eq!(run(&["-w", "2"], "3").unwrap().workers, 2);
+        assert_eq!(networks(run(&[], "3").unwrap()), [("10.0.0.1".parse().unwrap(), 32)]);
+        let named = run(&["--forwarded-allow-ips", "::1"], "3").unwrap();
+        assert_eq!(networks(named), [("::1".parse().unwrap(), 128)]);
+        let error = run(&[], "many").unwrap_err().to_string();
+        assert_eq!(error, "WEB_CONCURRENCY=\"many\": not a number of workers");
     }
 
     #[test]

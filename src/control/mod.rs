@@ -71,23 +71,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(SystemError::Uring)?;
 
     let spin = if config.cpus_suffice { SPIN_MAX } else { Duration::ZERO };
-    let workers = process::Options {
-        worker_module: None,
-        python: config.python.clone(),
-        app: config.app.to_string(),
-        app_dir: config.app_dir.clone(),
-        debug: config.debug,
-        log_level: config.log_level.name(),
-        spin_us: u64::try_from(spin.as_micros()).unwrap_or_else(|_| unreachable!("SPIN_MAX")),
-        server: listeners.server.clone(),
-        interface: config.application.interface,
-        factory: config.application.factory,
-        root_path: config.application.root_path.clone(),
-        lifespan: config.application.lifespan,
-        threads: config.application.threads,
-        event_loop: config.application.event_loop,
-        variables,
-    };
+    let workers = workers_of(config, listeners.server.clone(), spin, variables);
     runtime.block_on(async {
         let signals = Signals::new().map_err(SystemError::other("signals"))?;
         let health = Rc::new(Cell::new(Health::default()));
@@ -142,6 +126,32 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             Supervisor::new((workers, settings), config.workers, shards, access_log, health, url);
         Ok(supervisor.run(Sources { reports, signals, asked, changed }).await)
     })
+}
+
+/// What the workers have in common.
+fn workers_of(
+    config: &Config,
+    server: (String, Option<u16>),
+    spin: Duration,
+    variables: Vec<(String, String)>,
+) -> process::Options {
+    process::Options {
+        worker_module: None,
+        python: config.python.clone(),
+        app: config.app.to_string(),
+        app_dir: config.app_dir.clone(),
+        debug: config.debug,
+        log_level: config.log_level.name(),
+        spin_us: u64::try_from(spin.as_micros()).unwrap_or_else(|_| unreachable!("SPIN_MAX")),
+        server,
+        interface: config.application.interface,
+        factory: config.application.factory,
+        root_path: config.application.root_path.clone(),
+        lifespan: config.application.lifespan,
+        threads: config.application.threads,
+        event_loop: config.application.event_loop,
+        variables,
+    }
 }
 
 fn websockets_of(asked: &WebSockets) -> shard::WebSocketOptions {

@@ -170,8 +170,10 @@ class AsgiApplication:
         file = await self._threads.run(open_file, path)
         with contextlib.closing(file):
             size = (await self._threads.run(file.seek, 0, 2)) or 0
-            cycle.begin(size)
+            trails = cycle.begin(size)
             if exchange.method == "HEAD":
-                await exchange.write(b"", end=True)
+                await exchange.write(b"", end=not trails)
             else:
-                await copy_file(file, range(size), exchange, self._threads)
+                await copy_file(file, range(size), exchange, self._threads, end=not trails)
+            if trails:
+                cycle.await_trailers()

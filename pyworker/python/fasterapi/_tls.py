@@ -1,8 +1,8 @@
 """What applications are told of the client's own TLS connection.
 
 Sources: https://asgi.readthedocs.io/en/latest/specs/tls.html, and for WSGI, which has no word for it, the variables of Apache's
-mod_ssl that other servers have taken over. A certificate is there only with `--client-ca`, and then it is valid: a client that has
-none does not get in.
+mod_ssl that other servers have taken over. A certificate is there only with `--client-ca`, and then it is valid: without one
+nobody gets in.
 """
 
 from base64 import b64encode
@@ -18,7 +18,7 @@ _PROTOCOLS = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 
 
 def extension(version: int, cipher_suite: int, certificate: Certificate | None) -> dict[str, Any]:
-    """ASGI's `scope["extensions"]["tls"]`. The server's own certificate is not in it: it is the edge's, and workers never see it."""
+    """ASGI's `scope["extensions"]["tls"]`. The server's own certificate is not in it: workers never see that."""
     subject, _, chain = certificate or ("", "", ())
     return {
         "server_cert": None,

@@ -133,8 +133,13 @@ macro_rules! either {
 /// What a request with this blob says of its client: nothing, or something in each part.
 fn tls_of(blob: &[u8]) -> Option<Tls<'_>> {
     let (subject, issuer, chain) = (&b"CN=a"[..], &b""[..], blob.get(..blob.len() % 5)?);
-    let certificate = (blob.len() % 2 == 0).then_some(Certificate { subject, issuer, chain });
-    (blob.len() % 3 == 0).then_some(Tls { version: 0x0304, cipher_suite: 0x1301, certificate })
+    let certificate =
+        blob.len().is_multiple_of(2).then_some(Certificate { subject, issuer, chain });
+    blob.len().is_multiple_of(3).then_some(Tls {
+        version: 0x0304,
+        cipher_suite: 0x1301,
+        certificate,
+    })
 }
 
 impl End {
