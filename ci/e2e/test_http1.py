@@ -327,20 +327,20 @@ def test_a_slash_too_few_or_too_many_is_redirected(connection: Connection) -> No
     assert connection.request("GET", "//evil.example/head/").status == 404
 
 
-def test_what_the_application_is_told(scheme: str, connection: Connection) -> None:
+def test_what_the_application_is_told(wire: str, connection: Connection) -> None:
     host, port = connection.socket.getsockname()
     seen = connection.request("GET", "/see?a=1&b=%20&a=2", [("Host", "example.org"), ("X-A", "1"), ("x-a", "2")]).json
     assert seen["method"] == "GET"
-    assert seen["url"] == f"{scheme}://example.org/see?a=1&b=%20&a=2"
+    assert seen["url"] == f"{SCHEMES[wire]}://example.org/see?a=1&b=%20&a=2"
     assert seen["version"] == "1.1"
     assert seen["client"] == [host, port]
     assert seen["query"] == [["a", "1"], ["b", " "], ["a", "2"]]
     assert [tuple(pair) for pair in seen["fields"]] == [("host", "example.org"), ("x-a", "1"), ("x-a", "2")]
 
 
-def test_an_absolute_target_names_the_host(scheme: str, connection: Connection) -> None:
+def test_an_absolute_target_names_the_host(wire: str, connection: Connection) -> None:
     seen = connection.request("GET", "http://other.example:81/see", {"host": "test"}).json
-    assert seen["url"] == f"{scheme}://other.example:81/see"
+    assert seen["url"] == f"{SCHEMES[wire]}://other.example:81/see"
     assert dict(seen["fields"])["host"] == "other.example:81"
 
 
