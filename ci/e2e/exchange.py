@@ -97,6 +97,10 @@ class Client(ABC):
         """Asks for a WebSocket: what answers, and the stream behind it. `behind` is sent without waiting for the answer."""
 
     @abstractmethod
+    def wait_end(self, at_most_s: float) -> Cut:
+        """Waits until the server has closed the connection in order, with no exchange on it; what it said."""
+
+    @abstractmethod
     def close(self) -> None:
         """Leaves in order."""
 

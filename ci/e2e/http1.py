@@ -121,6 +121,12 @@ class Http1(Client):
     def forget(self, connection: Connection) -> None:
         self._all.remove(connection)
 
+    def wait_end(self, at_most_s: float) -> Cut:
+        (connection,) = self._all
+        connection.socket.settimeout(at_most_s)
+        assert connection.rest() == b""
+        return Cut("the connection was closed")
+
     def close(self) -> None:
         for connection in self._all:
             connection.close()

@@ -299,8 +299,10 @@ class Multiplexed(Client):
         """Why the connection is over, if it is."""
         return self._ended
 
-    def wait_end(self, at_most_s: float | None = None) -> Cut:
-        return self.wait(lambda: self._ended, "the end of the connection", at_most_s) or Cut("?")
+    def wait_end(self, at_most_s: float) -> Cut:
+        found = self.wait(lambda: self._ended, "the end of the connection", at_most_s)
+        assert found
+        return found
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from conftest import Serve
 from exchange import Client
 from handling import RENDEZVOUS
 from server import Server
-from wire import Response
 
 
 @pytest.fixture
