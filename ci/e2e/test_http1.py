@@ -126,6 +126,15 @@ def test_a_large_body_cut_off_by_the_clients_end_gets_no_answer(connection: Conn
     assert connection.rest() == b""
 
 
+def test_a_head_may_be_slow_only_for_as_long_as_the_option_says(serve: Serve, wire: str) -> None:
+    server = serve("echo:app", "--header-timeout", "1", version=wire).ready()
+    with server.connect() as connection:
+        started = time.monotonic()
+        connection.send(b"GET /tag/x HT")
+        assert (connection.response().status, connection.rest()) == (408, b"")
+        assert 0.9 < time.monotonic() - started < 10
+
+
 # --- order -----------------------------------------------------------------------------------------------------------
 
 
