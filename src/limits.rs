@@ -150,10 +150,14 @@ pub const CALL_SIZE_MAX: usize = 256 * 1024 * 1024;
 /// The names of module and function together; they travel where a request's path does.
 pub const CALL_NAME_SIZE_MAX: usize = START_LINE_SIZE_MAX;
 
+/// Events of one connection with many streams that are served before other connections get their turn.
+pub const STREAM_EVENTS_MAX: usize = 64;
+/// As [`H2_CONNECTION_WINDOW`], when workers leave so much lying that other streams of the connection could not send any more.
+pub const H2_CONNECTION_WINDOW_MAX: usize = 32 * EXCHANGE_WINDOW;
 /// HTTP/2: requests of one connection at one time (RFC 9113 §5.1.2).
 pub const H2_STREAMS_MAX: u32 = 128;
-/// Request-body bytes that one HTTP/2 connection may send, over all its streams, before workers took some. Each stream's
-/// own window is [`EXCHANGE_WINDOW`].
+/// Request-body bytes that one HTTP/2 connection may send at one time, over all its streams. Each stream's own window is
+/// [`EXCHANGE_WINDOW`].
 pub const H2_CONNECTION_WINDOW: usize = 4 * EXCHANGE_WINDOW;
 /// Received bytes that an HTTP/2 engine takes at a time. So few that frames of one byte are given on before the library
 /// holds them against the client.

@@ -7,6 +7,12 @@ use std::{
 };
 
 use clap::Parser;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
 use fasterapi::{
     config::{CommandLine, Config, Ctl, Decided, LogLevel},
     control::{self, Outcome},
@@ -59,10 +65,15 @@ fn fail(error: &dyn Display) -> ExitCode {
 }
 
 fn start_log(level: LogLevel) {
+    let level = LevelFilter::from(level.of_tracing());
+    // The library tells of every frame.
+    let shown = Targets::new().with_default(level).with_target("h2", level.min(LevelFilter::WARN));
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_max_level(level.of_tracing())
+        .with_max_level(level)
         .with_target(false)
+        .finish()
+        .with(shown)
         .init();
 }

@@ -133,6 +133,16 @@ struct RunArgs {
     /// Port to listen on; 0 lets the system choose
     #[arg(long, default_value_t = 8000, env = "FASTERAPI_PORT", help_heading = "Listening")]
     port: u16,
+    /// Versions of HTTP to speak: auto (HTTP/1.1 and HTTP/2, by ALPN or the first bytes) or 1 (HTTP/1.1 only)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "VERSIONS",
+        default_value = "auto",
+        env = "FASTERAPI_HTTP",
+        help_heading = "Listening"
+    )]
+    http: HttpVersions,
     /// Listen on a Unix socket instead of a port
     #[arg(long, value_name = "PATH", env = "FASTERAPI_UDS", help_heading = "Listening")]
     uds: Option<PathBuf>,
@@ -316,6 +326,17 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
+/// Versions of HTTP over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HttpVersions {
+    /// What the client asks for.
+    #[value(name = "auto")]
+    Auto,
+    /// HTTP/1.1 and 1.0.
+    #[value(name = "1")]
+    Http1,
+}
+
 /// Everything, decided.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -331,6 +352,8 @@ pub struct Config {
     pub debug: bool,
     /// Where to listen.
     pub bind: Bind,
+    /// What is spoken there.
+    pub http: HttpVersions,
     /// TLS, if it is to be spoken.
     pub tls: Option<tls::Tls>,
     /// Worker processes, `1..=WORKERS_MAX`.
@@ -410,6 +433,7 @@ impl RunArgs {
             tls: args.tls.resolve(&surroundings.current_dir, &args.host, args.uds.is_some())?,
             application: args.application.resolve(),
             debug: args.debug,
+            http: args.http,
             bind: args.uds.map_or(Bind::Tcp(args.host, args.port), Bind::Unix),
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),
             shards,

@@ -15,7 +15,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::SystemError;
 use crate::{
-    config::tls::{Source, Tls, Version},
+    config::{
+        Config, HttpVersions,
+        tls::{Source, Tls, Version},
+    },
     limits::CERTIFICATE_WATCH_INTERVAL,
     proto::tls::{
         self, CertificateError, ClientCa, Fault, Identity, PemFile, ServerConfig, TicketKeys,
@@ -29,6 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Certificates {
     config: Tls,
+    /// Clients may choose HTTP/2.
+    http2: bool,
     tickets: Arc<TicketKeys>,
     /// Of the files that were loaded last, or tried to.
     stamp: Vec<Option<Stamp>>,
@@ -50,15 +55,18 @@ pub enum LoadError {
 }
 
 impl Certificates {
-    /// Loads everything for the first time. Inside the runtime.
-    pub(super) fn load(config: &Tls) -> Result<(Self, Arc<ServerConfig>), SystemError> {
+    /// Loads everything for the first time, if TLS is to be spoken. Inside the runtime.
+    pub(super) fn load(config: &Config) -> Result<Option<(Self, Arc<ServerConfig>)>, SystemError> {
+        let http2 = config.http == HttpVersions::Auto;
+        let Some(config) = &config.tls else { return Ok(None) };
         let tickets = TicketKeys::new(now()).map_err(|error| {
             SystemError::Certificates(TlsError::System(error.to_string()).into())
         })?;
         let hang_up = signal(SignalKind::hangup()).map_err(SystemError::other("signals"))?;
-        let certificates = Self { stamp: stamp(config), config: config.clone(), tickets, hang_up };
+        let certificates =
+            Self { stamp: stamp(config), config: config.clone(), http2, tickets, hang_up };
         let loaded = certificates.read().map_err(SystemError::Certificates)?;
-        Ok((certificates, loaded))
+        Ok(Some((certificates, loaded)))
     }
 
     /// Keeps the shards up to date until the server ends.
@@ -120,7 +128,7 @@ impl Certificates {
                 Version::Tls12 => tls::Version::Tls12,
                 Version::Tls13 => tls::Version::Tls13,
             },
-            http2: false,
+            http2: self.http2,
             client_ca: client_ca.transpose()?,
         };
         Ok(Arc::new(ServerConfig::new(&identities, &options, &self.tickets)?))

@@ -44,7 +44,10 @@ use self::{
 };
 pub use crate::pool::lifecycle::Outcome;
 use crate::{
-    config::{self, Bind, Config, control_file, limits::Retry, tls::Tls, websocket::WebSockets},
+    config::{
+        self, Bind, Config, HttpVersions, control_file, limits::Retry, tls::Tls,
+        websocket::WebSockets,
+    },
     limits::{CONTROL_CONNECTIONS_MAX, NEVER, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part},
     pool::{lifecycle::Settings, process},
     proto::{h1, tls::ServerConfig, ws},
@@ -88,7 +91,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             }
             tokio_uring::spawn(admin::serve(listener, Rc::clone(&health)));
         }
-        let certificates = config.tls.as_ref().map(Certificates::load).transpose()?;
+        let certificates = Certificates::load(config)?;
         let tls = certificates.as_ref().zip(config.tls.as_ref());
         let tls = tls.map(|((_, loaded), config)| tls_options(config, loaded, &listeners));
         if let Some(redirect) = &redirect {
@@ -102,6 +105,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
                 shard: index,
                 listeners: [listener].into_iter().chain(redirects.next()).collect(),
                 tls: tls.clone(),
+                http: versions_of(config.http),
                 h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
                 limits: limits_of(config),
                 websocket: websockets_of(&config.websockets),
@@ -182,6 +186,13 @@ fn tls_options(config: &Tls, loaded: &Arc<ServerConfig>, listeners: &Listeners) 
         config: Arc::clone(loaded),
         hsts_max_age: config.hsts_max_age,
         https_port: config.https_port.unwrap_or(listened),
+    }
+}
+
+fn versions_of(config: HttpVersions) -> shard::HttpVersions {
+    match config {
+        HttpVersions::Auto => shard::HttpVersions::Auto,
+        HttpVersions::Http1 => shard::HttpVersions::Http1,
     }
 }
 

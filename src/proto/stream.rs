@@ -68,3 +68,14 @@ pub enum Event {
         stream: StreamKey,
     },
 }
+
+/// Why the edge ends a stream before its response is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Something on our side failed.
+    Internal,
+    /// The response is not wanted any more, or not taken.
+    Cancelled,
+    /// Nothing was done about the request; it may be sent again.
+    Refused,
+}

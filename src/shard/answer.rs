@@ -5,18 +5,23 @@
 //! never another exchange's response.
 
 use super::{
-    Core,
-    conn::{Connection, Reading, Verdict},
-    tls::{self, HSTS},
-    websocket::{Books, SWITCHING},
+    Core, Settings,
+    client::{Client, Respond, Saying, head_of},
+    conn::{Connection, Reading},
+    exchange::Exchange,
+    websocket::{self, SWITCHING},
 };
 use crate::{
-    ipc::message::{Cancellation, FromWorker, Response},
+    ipc::{
+        Fault,
+        message::{Cancellation, FromWorker, Response},
+    },
     limits,
     proto::{
-        h1::{BadResponse, Next},
-        head::{BodyLength, ResponseHead},
-        ws::BadMessage,
+        error::BadResponse,
+        h1::Next,
+        h2::H2,
+        ws::{BadMessage, Workspace},
     },
 };
 
@@ -50,62 +55,21 @@ impl Core {
             let Some((id, message)) = received else { return Ok(None) };
             let Some(exchange) = exchanges.find(id, index)? else { return Ok(Some(Effect::None)) };
             let Some(entry) = exchanges.get_mut(exchange) else { return Ok(Some(Effect::None)) };
-            let connection =
-                entry.connection.and_then(|connection| connections.get_mut(connection));
-            let mut effect = Effect::None;
-            let mut ended = false;
-            let mut encoded: Result<(), BadResponse> = Ok(());
-            match message {
-                spoken @ (FromWorker::Response(Response { status: SWITCHING, .. })
-                | FromWorker::Message(_)
-                | FromWorker::Close(_)) => {
-                    let books = Books { exchange, id, entry, connection };
-                    let shard = (&self.options, &mut self.workspace, &self.clock);
-                    return books.take(&spoken, shard).map(Some);
+            let saying =
+                Saying { date: self.clock.date(), secure: &self.secure, now: self.clock.now };
+            let books = (exchange, id, entry);
+            let shard = (&self.options, &mut self.workspace, saying);
+            let effect = match books.2.client {
+                None => take_record(books, &message, None::<&mut Connection>, shard)?,
+                Some(Client::Http1(at)) => {
+                    take_record(books, &message, connections.get_mut(at), shard)?
                 }
-                FromWorker::Response(response) => {
-                    entry.respond(&response, id)?;
-                    ended = response.end;
-                    if let Some(connection) = connection {
-                        connection.response_at = Some(connection.output.len());
-                        let hsts = self.secure.hsts(connection);
-                        encoded = encode_response(connection, &response, hsts, &self.clock.date());
-                    }
+                Some(Client::Http2(at, stream)) => {
+                    let streams = connections.get_mut(at).and_then(|c| c.streams.as_mut());
+                    let stream = streams.and_then(|streams| streams.stream(stream));
+                    take_record(books, &message, stream, shard)?
                 }
-                FromWorker::Body { data, end } => {
-                    entry.check_order(entry.takes_body(), "body", id)?;
-                    entry.receive(data.len())?;
-                    entry.log_bytes(data.len());
-                    ended = end;
-                    if let Some(connection) = connection {
-                        encoded = connection.h1.encode_body(data, &mut connection.output);
-                    }
-                }
-                FromWorker::Credit(bytes) => {
-                    entry.grant(bytes)?;
-                    // RFC 9110 §10.1.1: an application that refuses the body never asks for it.
-                    if let Some(connection) = connection {
-                        connection.h1.encode_continue(&mut connection.output);
-                    }
-                    effect = Effect::Resume(entry.connection);
-                }
-                FromWorker::Informational(response) => {
-                    entry.check_order(!entry.responded, "informational response", id)?;
-                    inform(connection, &response);
-                }
-                FromWorker::Trailers(trailers) => {
-                    entry.check_order(entry.takes_body(), "trailers", id)?;
-                    (encoded, ended) = (trail(connection, &trailers), true);
-                }
-                FromWorker::Abort => effect = Effect::Aborted(exchange),
-            }
-            if let Err(error) = encoded {
-                effect = Effect::Bad { exchange, ended, error };
-            } else if ended {
-                effect = Effect::Ended(exchange);
-            } else if let (Effect::None, Some(connection)) = (&effect, entry.connection) {
-                effect = Effect::Output(connection);
-            }
+            };
             Ok(Some(effect))
         });
         match outcome {
@@ -121,10 +85,10 @@ impl Core {
 
     fn take_effect(&mut self, effect: &Effect) {
         match effect {
-            Effect::None | Effect::Resume(None) => {}
-            Effect::Output(connection) => self.touch(*connection),
-            Effect::Resume(Some(connection)) => self.resume(*connection),
-            Effect::Accepted(connection) => self.accepted(*connection),
+            Effect::None => {}
+            Effect::Output(exchange) => self.output_came(*exchange),
+            Effect::Resume(client) => self.resume_client(*client),
+            Effect::Accepted(client) => self.accepted(*client),
             Effect::Unsendable { exchange, error } => self.unsendable(*exchange, *error),
             Effect::Closed(exchange) => self.closed_by_worker(*exchange),
             Effect::Ended(exchange) => self.end_exchange(*exchange),
@@ -141,60 +105,50 @@ impl Core {
         }
     }
 
-    /// The worker has written the end of the response.
-    fn end_exchange(&mut self, index: usize) {
-        let Some(entry) = self.exchanges.get_mut(index) else { return };
-        let connection = entry.connection.and_then(|index| self.connections.get_mut(index));
-        let Some(connection) = connection else {
-            self.forget(index);
+    /// There is something to send.
+    fn output_came(&mut self, exchange: usize) {
+        let Some(client) = self.exchanges.get_mut(exchange).and_then(|entry| entry.client) else {
             return;
         };
-        match connection.h1.encode_end(&mut connection.output) {
-            Ok(next) => {
-                let Some(entry) = self.forget(index) else { return };
-                if let Some(line) = entry.line {
-                    let took = self.clock.now.duration_since(entry.started);
-                    self.access_log.write(&line, &self.clock.date(), took);
-                }
-                if let Some(connection) = entry.connection {
-                    self.response_ended(connection, Ok(next));
-                }
-            }
-            Err(error) => {
-                tracing::error!("the application's response cannot be completed: {error}");
-                self.fail_exchange(index);
-            }
+        self.touch_client(client);
+        match client {
+            // When it has been sent.
+            Client::Http1(_) => {}
+            // An engine takes no more than it may hold.
+            Client::Http2(..) if self.has_sent_all(client) => self.return_credit(exchange),
+            Client::Http2(..) => {}
         }
     }
 
-    /// Answers a client in its worker's place, or ends the connection when a part of the worker's response is out already.
-    /// The exchange is nobody's from then on. False when it was before.
-    pub(super) fn answer_instead(&mut self, index: usize, verdict: &Verdict) -> bool {
-        let Some(entry) = self.exchanges.get_mut(index) else { return false };
-        let Some(connection_index) = entry.connection.take() else { return false };
-        let Some(connection) = self.connections.get_mut(connection_index) else { return false };
-        let date = self.clock.date();
-        let clear = connection.retract();
-        if let Some(mut line) = entry.line.take() {
-            if clear {
-                (line.status, line.bytes) = (verdict.status, 0);
+    /// The worker has written the end of the response.
+    fn end_exchange(&mut self, index: usize) {
+        let client = self.exchanges.get_mut(index).and_then(|entry| entry.client);
+        let mut next = Ok(Next::KeepAlive);
+        if let Some(Client::Http1(at)) = client
+            && let Some(connection) = self.connections.get_mut(at)
+        {
+            next = connection.h1.encode_end(&mut connection.output);
+        }
+        let next = match next {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!("the application's response cannot be completed: {error}");
+                return self.fail_exchange(index);
             }
+        };
+        let Some(entry) = self.forget(index) else { return };
+        if let Some(line) = entry.line {
             let took = self.clock.now.duration_since(entry.started);
-            self.access_log.write(&line, &date, took);
+            self.access_log.write(&line, &self.clock.date(), took);
         }
-        if clear {
-            let mut fields = verdict.fields();
-            fields.extend(self.secure.hsts(connection).map(|value| (HSTS, value)));
-            let out = &mut connection.output;
-            let (status, detail) = (verdict.status, verdict.detail);
-            let next = connection.h1.edge_answer(status, detail, &fields, &date, out);
-            self.response_ended(connection_index, next);
-        } else {
-            // What is encoded is sent: an earlier answer may be waiting before this one, and that one is whole.
-            connection.begin_last_send();
-            self.touch(connection_index);
+        match client {
+            None => {}
+            Some(Client::Http1(at)) => self.response_ended(at, Ok(next)),
+            Some(Client::Http2(at, stream)) => {
+                self.stream_ended::<H2>(at, stream);
+                self.touch(at);
+            }
         }
-        true
     }
 
     /// A response is encoded to its end.
@@ -215,30 +169,14 @@ impl Core {
         self.touch(index);
     }
 
-    /// The connection goes away: nobody waits for its exchange any more. `status` is what the access log says if no
-    /// response had begun.
+    /// The connection goes away: nobody waits for its exchanges any more. `status` is what the access log says of those whose
+    /// response had not begun.
     pub(super) fn abandon(&mut self, index: usize, why: Cancellation, status: u16) {
-        let Some(exchange) = self.part(index, status) else { return };
-        self.tally.abandoned += u64::from(why == Cancellation::ClientGone);
-        self.cancel(exchange, why);
-    }
-
-    /// Parts a connection from its exchange, which is nobody's from then on.
-    pub(super) fn part(&mut self, index: usize, status: u16) -> Option<usize> {
-        let connection = self.connections.get(index)?;
-        let exchange = connection.exchange()?;
-        let begun = !connection.h1.response_waits();
-        let entry = self.exchanges.get_mut(exchange)?;
-        debug_assert_eq!(entry.connection, Some(index), "an exchange has one connection");
-        entry.connection = None;
-        if let Some(mut line) = entry.line.take() {
-            if !begun {
-                line.status = status;
-            }
-            let took = self.clock.now.duration_since(entry.started);
-            self.access_log.write(&line, &self.clock.date(), took);
-        }
-        Some(exchange)
+        self.abandon_streams::<H2>(index, why, status);
+        let Some(exchange) = self.connections.get(index).and_then(Connection::exchange) else {
+            return;
+        };
+        self.abandon_exchange(exchange, why, status);
     }
 
     /// The client has gone: no more is sent, its exchange is cancelled.
@@ -282,7 +220,7 @@ impl Core {
     }
 
     /// Takes an exchange out of all books.
-    pub(super) fn forget(&mut self, index: usize) -> Option<super::exchange::Exchange> {
+    pub(super) fn forget(&mut self, index: usize) -> Option<Exchange> {
         let entry = self.exchanges.remove(index)?;
         match entry.link {
             Some(link) => {
@@ -319,8 +257,8 @@ impl Core {
 pub(super) enum Effect {
     None,
     Output(usize),
-    Resume(Option<usize>),
-    Accepted(usize),
+    Resume(Client),
+    Accepted(Client),
     Unsendable { exchange: usize, error: BadMessage },
     Closed(usize),
     Ended(usize),
@@ -328,46 +266,65 @@ pub(super) enum Effect {
     Bad { exchange: usize, ended: bool, error: BadResponse },
 }
 
-fn encode_response(
-    connection: &mut Connection,
-    response: &Response<'_>,
-    hsts: Option<&[u8]>,
-    date: &[u8],
-) -> Result<(), BadResponse> {
-    let head = head_of(response);
-    // Before the head is encoded: then there is still something to be said to the client.
-    if response.content_length.is_some_and(|length| length < response.body.len() as u64) {
-        return Err(BadResponse::BodyTooLong);
+/// Takes a record about an exchange (index, id, entry); what it says for the client goes `to` it, if it still waits.
+fn take_record<R: Respond>(
+    (exchange, id, entry): (usize, u64, &mut Exchange),
+    record: &FromWorker<'_>,
+    mut to: Option<R>,
+    (settings, workspace, saying): (&Settings, &mut Workspace, Saying<'_>),
+) -> Result<Effect, Fault> {
+    let mut ended = false;
+    let mut encoded: Result<(), BadResponse> = Ok(());
+    match record {
+        FromWorker::Response(Response { status: SWITCHING, .. })
+        | FromWorker::Message(_)
+        | FromWorker::Close(_) => {
+            let books = (exchange, id, entry);
+            return websocket::take(books, record, to, (settings, workspace, saying));
+        }
+        FromWorker::Response(response) => {
+            entry.respond(response, id)?;
+            ended = response.end;
+            if let Some(to) = &mut to {
+                encoded = to.respond(response, saying);
+            }
+        }
+        &FromWorker::Body { data, end } => {
+            entry.check_order(entry.takes_body(), "body", id)?;
+            entry.receive(data.len())?;
+            entry.log_bytes(data.len());
+            ended = end;
+            if let Some(to) = &mut to {
+                encoded = to.body(data, end, saying.now);
+            }
+        }
+        &FromWorker::Credit(bytes) => {
+            let granted = entry.grant(bytes)?;
+            let (Some(to), Some(client)) = (&mut to, entry.client) else { return Ok(Effect::None) };
+            to.grant(granted, saying.now);
+            return Ok(Effect::Resume(client));
+        }
+        FromWorker::Informational(response) => {
+            entry.check_order(!entry.responded, "informational response", id)?;
+            if let Some(to) = &mut to
+                && let Err(error) = to.inform(&head_of(response))
+            {
+                tracing::error!("the application's informational response is left out: {error}");
+            }
+        }
+        FromWorker::Trailers(trailers) => {
+            entry.check_order(entry.takes_body(), "trailers", id)?;
+            ended = true;
+            if let Some(to) = &mut to {
+                encoded = to.trail(&head_of(trailers), saying.now);
+            }
+        }
+        FromWorker::Abort => return Ok(Effect::Aborted(exchange)),
     }
-    if response.end && !connection.h1.request_done() {
-        // The rest of the request will not be read; RFC 9112 §9.6 wants that said.
-        connection.h1.close_after_response();
-    }
-    connection.h1.encode_head(&head, date, &mut connection.output)?;
-    if let Some(value) = hsts {
-        tls::add_hsts(&head, value, &mut connection.output);
-    }
-    connection.h1.encode_body(response.body, &mut connection.output)
-}
-
-fn inform(connection: Option<&mut Connection>, response: &Response<'_>) {
-    let Some(connection) = connection else { return };
-    let out = &mut connection.output;
-    if let Err(error) = connection.h1.encode_informational(&head_of(response), out) {
-        tracing::error!("the application's informational response is left out: {error}");
-    }
-}
-
-fn trail(connection: Option<&mut Connection>, trailers: &Response<'_>) -> Result<(), BadResponse> {
-    let Some(connection) = connection else { return Ok(()) };
-    connection.h1.encode_trailers(&head_of(trailers), &mut connection.output)
-}
-
-pub(super) fn head_of<'a>(response: &Response<'a>) -> ResponseHead<'a> {
-    let body = match response.content_length {
-        Some(0) => BodyLength::Empty,
-        Some(length) => BodyLength::Known(length),
-        None => BodyLength::Unknown,
-    };
-    ResponseHead { status: response.status, blob: response.blob, fields: response.fields, body }
+    Ok(match encoded {
+        Err(error) => Effect::Bad { exchange, ended, error },
+        Ok(()) if ended => Effect::Ended(exchange),
+        Ok(()) if to.is_some() => Effect::Output(exchange),
+        Ok(()) => Effect::None,
+    })
 }

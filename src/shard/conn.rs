@@ -9,13 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Limits, tls::Tls, websocket::WebSocket};
+use super::{Limits, streams::Streams, tls::Tls, websocket::WebSocket};
 use crate::{
     limits,
-    proto::{h1::H1, rate::MinRate},
+    proto::{h1::H1, h2::H2, rate::MinRate},
 };
 
-/// Where the connection's requests stand.
+/// Where an HTTP/1 connection's requests stand.
 #[derive(Debug, Default)]
 pub(super) enum Reading {
     /// Before or inside a head.
@@ -76,6 +76,8 @@ pub(super) enum Expiry {
     Close,
     /// Answer 408, close.
     TooSlow,
+    /// The engine of HTTP/2 decides.
+    Engine,
 }
 
 /// See the module.
@@ -84,7 +86,11 @@ pub(super) struct Connection {
     pub(super) socket: OwnedFd,
     pub(super) generation: u32,
     pub(super) peer: Option<SocketAddr>,
+    /// The client has not said what it speaks.
+    pub(super) fresh: bool,
     pub(super) h1: H1,
+    /// From the moment on that HTTP/2 is spoken: then `h1`, `reading` and `websocket` stay as they were.
+    pub(super) streams: Option<Box<Streams<H2>>>,
     /// `None` for HTTP in clear.
     pub(super) tls: Option<Box<Tls>>,
     /// Its requests are sent to the TLS listener.
@@ -129,7 +135,9 @@ impl Connection {
             socket,
             generation,
             peer,
+            fresh: true,
             h1: H1::new(),
+            streams: None,
             tls: None,
             redirects: false,
             input: Vec::new(),
@@ -175,7 +183,8 @@ impl Connection {
     /// True between requests, with nothing received of a next one and nothing left to send.
     pub(super) fn is_idle(&self) -> bool {
         let unread = !self.input.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.waits());
-        matches!(self.reading, Reading::Head) && !unread && self.unsent() == 0
+        let between = matches!(self.reading, Reading::Head) && self.streams.is_none();
+        between && !unread && self.unsent() == 0
     }
 
     /// Ends an idle connection: over TLS with a word, and otherwise without.
@@ -196,7 +205,7 @@ impl Connection {
     /// True when the client has sent its last byte and that ends the connection: it has gone if a response is awaited or
     /// under way, as nginx and uvicorn understand it. Whole responses are delivered to it first.
     pub(super) fn is_over(&self) -> bool {
-        let open = self.at_end && self.phase == Phase::Open;
+        let open = self.at_end && self.phase == Phase::Open && self.streams.is_none();
         open && (self.exchange().is_some() || self.unsent() == 0)
     }
 
@@ -235,10 +244,11 @@ impl Connection {
         self.until = now + limits::LINGER_TIMEOUT;
     }
 
-    /// First step of the close. Whoever calls it has parted the connection from its exchange, whose index means
+    /// First step of the close. Whoever calls it has parted the connection from its exchanges, whose indices mean
     /// somebody else's from now on.
     pub(super) fn begin_close(&mut self) {
         self.phase = Phase::Closing;
+        self.streams = None;
         self.reading = Reading::Head;
         self.input = Vec::new();
         self.output = Vec::new();
@@ -249,6 +259,7 @@ impl Connection {
     /// What is encoded is sent, and nothing after it.
     pub(super) fn begin_last_send(&mut self) {
         self.phase = Phase::LastSend;
+        self.streams = None;
         self.reading = Reading::Head;
         self.input = Vec::new();
     }
@@ -278,6 +289,7 @@ impl Connection {
             Phase::Lingering => (Expiry::Close, self.until),
             Phase::Open if handshake.is_some() => (Expiry::Close, handshake.unwrap_or(now)),
             _ if self.sending > 0 => (Expiry::Close, self.until),
+            Phase::Open if self.streams.is_some() => (Expiry::Never, now),
             Phase::Open if waits_for_body && !self.held_back => {
                 (Expiry::TooSlow, now + timeouts.body_timeout)
             }
@@ -308,8 +320,10 @@ impl Connection {
             });
         if crawls {
             Expiry::TooSlow
-        } else if now >= self.deadline {
+        } else if now >= self.deadline && self.expiry != Expiry::Never {
             self.expiry
+        } else if self.is_engine_due(now) {
+            Expiry::Engine
         } else {
             Expiry::Never
         }

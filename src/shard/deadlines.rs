@@ -48,7 +48,12 @@ impl Core {
         let due = self.connections.iter();
         let due = due.map(|(index, connection)| (index, connection.expired(now)));
         let due: Vec<_> = due.filter(|(_, expiry)| *expiry != Expiry::Never).collect();
+        self.probe_half_closed();
         for (index, expiry) in due {
+            if expiry == Expiry::Engine {
+                self.time_out(index);
+                continue;
+            }
             let answered =
                 self.connections.get(index).is_some_and(|connection| connection.unsent() > 0);
             if expiry == Expiry::TooSlow && !answered {
@@ -71,7 +76,7 @@ impl Core {
             .exchanges
             .iter()
             // A WebSocket may last; its request may not.
-            .filter(|(_, exchange)| !exchange.accepted && exchange.connection.is_some())
+            .filter(|(_, exchange)| !exchange.accepted && exchange.client.is_some())
             .filter(|(_, exchange)| exchange.started <= then);
         let late: Vec<usize> = late.map(|(index, _)| index).collect();
         for index in late {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::websocket::Debt;
+use super::{client::Client, websocket::Debt};
 use crate::{
     ipc::{
         Fault,
@@ -23,8 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Exchange {
     serial: u32,
-    /// The connection that waits for the answer; `None` once it went away.
-    pub(super) connection: Option<usize>,
+    /// Who waits for the answer; `None` once nobody does.
+    pub(super) client: Option<Client>,
     /// The link that the request was written to; `None` exactly while it is in the queue.
     pub(super) link: Option<usize>,
     /// Where its REQUEST begins in that link's ring.
@@ -94,14 +94,12 @@ impl Exchange {
     }
 
     /// Takes the worker's word that it has room for more of the request's body.
-    pub(super) fn grant(&mut self, bytes: u64) -> Result<(), Fault> {
-        let grant = usize::try_from(bytes).ok();
-        let credit = grant.and_then(|grant| self.upload_credit.checked_add(grant));
-        match credit.filter(|credit| *credit <= EXCHANGE_WINDOW) {
-            Some(credit) => self.upload_credit = credit,
-            None => return Err(Fault::Credit { bytes }),
-        }
-        Ok(())
+    pub(super) fn grant(&mut self, bytes: u64) -> Result<usize, Fault> {
+        let granted = usize::try_from(bytes).map_err(|_| Fault::Credit { bytes })?;
+        let credit = self.upload_credit.checked_add(granted);
+        let credit = credit.filter(|credit| *credit <= EXCHANGE_WINDOW);
+        self.upload_credit = credit.ok_or(Fault::Credit { bytes })?;
+        Ok(granted)
     }
 
     /// A record that came where none of its kind may come is the worker's fault.
@@ -156,11 +154,11 @@ pub(super) struct Exchanges {
 
 impl Exchanges {
     /// A new exchange; its index here.
-    pub(super) fn insert(&mut self, connection: usize, now: Instant) -> usize {
+    pub(super) fn insert(&mut self, client: Client, now: Instant) -> usize {
         let serial = self.next_serial();
         self.entries.insert(Exchange {
             serial,
-            connection: Some(connection),
+            client: Some(client),
             link: None,
             position: 0,
             request: None,
@@ -244,7 +242,7 @@ impl Exchanges {
     /// repeated.
     pub(super) fn to_keep(&self, link: usize, position: u64) -> Vec<(usize, u64, u64)> {
         let lies_there = |exchange: &Exchange| {
-            let repeatable = exchange.repeatable && exchange.connection.is_some();
+            let repeatable = exchange.repeatable && exchange.client.is_some();
             repeatable && exchange.link == Some(link) && exchange.request.is_none()
         };
         let found = self.entries.iter();
@@ -276,7 +274,7 @@ mod tests {
         let mut exchanges = Exchanges::default();
         let now = Instant::now();
         let mut give = |connection, link| {
-            let index = exchanges.insert(connection, now);
+            let index = exchanges.insert(Client::Http1(connection), now);
             exchanges.get_mut(index).unwrap().link = Some(link);
             index
         };
@@ -291,7 +289,7 @@ mod tests {
 
         exchanges.remove(first);
         assert_eq!(exchanges.find(id, 1), Ok(None), "it has ended");
-        let again = exchanges.insert(0, now);
+        let again = exchanges.insert(Client::Http1(0), now);
         assert_eq!(again, first);
         assert_eq!(exchanges.find(id, 1), Ok(None), "the slot's new tenant is another exchange");
     }
@@ -299,7 +297,7 @@ mod tests {
     #[test]
     fn a_worker_that_sends_beyond_its_credit_is_at_fault() {
         let mut exchanges = Exchanges::default();
-        let index = exchanges.insert(0, Instant::now());
+        let index = exchanges.insert(Client::Http1(0), Instant::now());
         let exchange = exchanges.get_mut(index).unwrap();
         assert_eq!(exchange.receive(EXCHANGE_WINDOW), Ok(()));
         assert_eq!(exchange.receive(1), Err(Fault::Credit { bytes: 1 }));
@@ -310,7 +308,7 @@ mod tests {
     #[test]
     fn an_exchange_that_was_taken_back_is_out_of_its_old_workers_reach() {
         let mut exchanges = Exchanges::default();
-        let index = exchanges.insert(0, Instant::now());
+        let index = exchanges.insert(Client::Http1(0), Instant::now());
         exchanges.get_mut(index).unwrap().link = Some(1);
         let id = exchanges.id(index);
         exchanges.renew(index);

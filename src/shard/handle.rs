@@ -137,7 +137,9 @@ pub struct Options {
     pub listeners: Vec<Listener>,
     /// For listeners that speak TLS; there is none without.
     pub tls: Option<TlsOptions>,
-    /// Limits of the HTTP/1.1 engine.
+    /// What is spoken.
+    pub http: HttpVersions,
+    /// Limits of the HTTP/1.1 engine; those of the others follow from them and from `limits`.
     pub h1: h1::Options,
     /// How long things may take, and how many there may be.
     pub limits: Limits,
@@ -149,6 +151,16 @@ pub struct Options {
     pub spin_max: Duration,
     /// Write access-log lines.
     pub access_log: bool,
+}
+
+/// Which versions of HTTP are spoken over TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersions {
+    /// What the client begins with or, over TLS, chooses by ALPN.
+    #[default]
+    Auto,
+    /// HTTP/1.1 and 1.0 only.
+    Http1,
 }
 
 /// How long things may take, and how many there may be. Times are kept to within [`limits::SWEEP_INTERVAL`], and

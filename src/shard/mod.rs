@@ -7,10 +7,12 @@
 mod accept;
 mod access_log;
 mod answer;
+mod client;
 mod clock;
 mod conn;
 mod deadlines;
 mod exchange;
+mod h2;
 pub mod handle;
 mod links;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod queue;
 mod rescue;
 mod serve;
 mod spin;
+mod streams;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -32,7 +35,8 @@ use std::sync::Arc;
 use slab::Slab;
 
 pub use handle::{
-    Command, Gauges, Handle, Limits, Listener, ListenerKind, Mailbox, Options, Report, TlsOptions,
+    Command, Gauges, Handle, HttpVersions, Limits, Listener, ListenerKind, Mailbox, Options,
+    Report, TlsOptions,
 };
 pub use turn::run;
 pub use websocket::WebSocketOptions;
@@ -64,6 +68,8 @@ struct Core {
     reports: tokio::sync::mpsc::UnboundedSender<Report>,
     /// Connections whose state changed since they were flushed; each at most once.
     dirty: Vec<usize>,
+    /// Connections that are to be flushed again in the next turn, so that others get theirs.
+    postponed: Vec<usize>,
     /// Exchanges with records that found no room; each at most once.
     owing: Vec<usize>,
     /// Exchanges that wait for a worker.
@@ -88,7 +94,9 @@ struct Core {
 /// The part of [`Options`] that is looked at while serving.
 #[derive(Clone, Copy, Debug)]
 struct Settings {
+    http: HttpVersions,
     h1: crate::proto::h1::Options,
+    h2: crate::proto::h2::Options,
     access_log: bool,
     limits: Limits,
     websocket: WebSocketOptions,
@@ -125,18 +133,14 @@ impl Core {
         });
         for index in owing {
             let Some(exchange) = self.exchanges.get_mut(index) else { continue };
-            let connection = exchange.connection;
+            let client = exchange.client;
             self.settle(index);
-            if let Some(connection) = connection {
-                if self
-                    .connections
-                    .get(connection)
-                    .is_some_and(|connection| connection.unsent() == 0)
-                {
+            if let Some(client) = client {
+                if self.has_sent_all(client) {
                     self.return_credit(index);
                 }
                 // An empty backlog lets the upload go on.
-                self.resume(connection);
+                self.resume_client(client);
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use super::{Mailbox, Options, turn::Shard};
+use super::{Mailbox, Options, client::Client, turn::Shard};
 use crate::{limits::EXCHANGE_WINDOW, uring::Driver};
 
 /// See the module.
@@ -66,10 +66,15 @@ impl<D: Driver> Probe<D> {
         for (index, connection) in &core.connections {
             audit.input_max = audit.input_max.max(connection.input.len());
             audit.output_max = audit.output_max.max(connection.unsent());
-            if let Some(exchange) = connection.exchange()
-                && let Some(other) = owners.insert(exchange, index)
-            {
-                return Err(format!("connections {other} and {index} share exchange {exchange}"));
+            let unsent = connection.streams.as_ref().map(|streams| streams.unsent_max());
+            audit.output_max = audit.output_max.max(unsent.unwrap_or_default());
+            let own = connection.exchange().map(|exchange| (exchange, Client::Http1(index)));
+            let streams = connection.streams.iter().flat_map(|streams| streams.exchanges());
+            let streams = streams.map(|(key, exchange)| (exchange, Client::Http2(index, key)));
+            for (exchange, client) in own.into_iter().chain(streams) {
+                if let Some(other) = owners.insert(exchange, client) {
+                    return Err(format!("{other:?} and {client:?} share exchange {exchange}"));
+                }
             }
         }
         let links: Vec<_> = core
@@ -91,17 +96,15 @@ impl<D: Driver> Probe<D> {
             if exchange.upload_credit > EXCHANGE_WINDOW || exchange.credit_due() > EXCHANGE_WINDOW {
                 return Err(format!("exchange {index} has more credit than there is"));
             }
-            if exchange.link.is_none() && exchange.connection.is_none() {
+            if exchange.link.is_none() && exchange.client.is_none() {
                 return Err(format!("exchange {index} waits for a worker, and nobody for it"));
             }
-            if exchange.connection != owners.remove(&index) {
+            if exchange.client != owners.remove(&index) {
                 return Err(format!("exchange {index} and its connection disagree"));
             }
         }
-        if let Some((exchange, connection)) = owners.pop_first() {
-            return Err(format!(
-                "connection {connection} waits for exchange {exchange}, which is not there"
-            ));
+        if let Some((exchange, client)) = owners.pop_first() {
+            return Err(format!("{client:?} waits for exchange {exchange}, which is not there"));
         }
         let all = core.exchanges.len();
         if with_workers + audit.queued != all {

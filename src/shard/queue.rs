@@ -9,6 +9,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use super::{
     Core, Settings,
+    client::Client,
     conn::{Reading, Verdict},
     exchange::{Exchanges, Kept},
     links::Links,
@@ -119,8 +120,8 @@ impl Core {
                     self.queue.pop_front();
                     // What was received of its body meanwhile.
                     self.settle(exchange);
-                    let connection = self.exchanges.get_mut(exchange).and_then(|e| e.connection);
-                    if let Some(connection) = connection
+                    let client = self.exchanges.get_mut(exchange).and_then(|e| e.client);
+                    if let Some(Client::Http1(connection)) = client
                         && self.connections.get(connection).is_some_and(|connection| {
                             matches!(connection.reading, Reading::Body(_))
                         })

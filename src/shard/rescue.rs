@@ -69,13 +69,7 @@ impl Core {
     fn rescue(&mut self, index: usize, slot: &mut Slot) -> bool {
         let id = self.exchanges.id(index);
         let Some(entry) = self.exchanges.get_mut(index) else { return false };
-        if entry.accepted {
-            return false;
-        }
-        let Some(connection) = entry.connection.and_then(|index| self.connections.get_mut(index))
-        else {
-            return false;
-        };
+        let Some(client) = entry.client.filter(|_| !entry.accepted) else { return false };
         // A worker at fault may be alive, and take what it has not taken yet.
         let alive = !slot.dead || slot.fault.is_some();
         let taken = alive
@@ -103,11 +97,13 @@ impl Core {
             entry.backlog = body;
             entry.end_due |= ended;
         }
-        if !connection.retract() {
+        if !self.retract(client) {
             return false;
         }
-        entry.request = Some(request);
-        entry.repeatable &= !taken;
+        if let Some(entry) = self.exchanges.get_mut(index) {
+            entry.request = Some(request);
+            entry.repeatable &= !taken;
+        }
         self.exchanges.renew(index);
         true
     }

@@ -3,13 +3,14 @@
 //! Invariant: what the engine consumed is with a worker (in its lane or in the exchange's backlog) or was refused; what
 //! cannot go anywhere yet stays unconsumed in the connection's input, and receiving stops when that has grown enough.
 
+use std::net::SocketAddr;
+
 use super::{
     Core,
-    access_log::Line,
+    client::Client,
     conn::{Phase, Reading, Verdict},
     queue::shift,
-    tls::HSTS,
-    websocket::{WebSocket, refused},
+    websocket::WebSocket,
 };
 use crate::{
     ipc::message::{Cancellation, Request},
@@ -20,7 +21,6 @@ use crate::{
         head::{BodyLength, RequestHead},
         route::{Found, redirect_location},
     },
-    span::Span,
 };
 
 impl Core {
@@ -87,9 +87,15 @@ impl Core {
 
     /// Decodes as much of `data` as can go somewhere; the number of bytes consumed.
     fn advance(&mut self, index: usize, data: &[u8]) -> usize {
+        let Some(connection) = self.connections.get_mut(index) else { return 0 };
+        if (connection.fresh || connection.streams.is_some())
+            && let Some(taken) = self.feed(index, data)
+        {
+            return taken;
+        }
         let mut at = 0;
-        if self.connections.get_mut(index).is_some_and(|connection| connection.engine().is_some()) {
-            at = self.listen(index, data);
+        if self.connections.get_mut(index).is_some_and(|connection| connection.has_websocket()) {
+            at = self.listen(Client::Http1(index), data);
         }
         while let Some(budget) = self.budget(index) {
             let rest = data.get(at..).unwrap_or_default();
@@ -103,7 +109,9 @@ impl Core {
                 }
                 Ok(Step::Body { consumed, data }) => {
                     at += consumed;
-                    self.upload(index, rest.get(data).unwrap_or_default());
+                    if let Reading::Body(exchange) = connection.reading {
+                        self.upload(exchange, rest.get(data).unwrap_or_default());
+                    }
                 }
                 Ok(Step::End { consumed }) => {
                     at += consumed;
@@ -142,31 +150,28 @@ impl Core {
 
     /// A head is complete: finds its route and its worker. Returns how much of `rest` was consumed with it.
     fn begin(&mut self, index: usize, rest: &[u8]) -> usize {
-        if self.connections.get(index).is_some_and(|connection| connection.redirects) {
-            let redirect = self.https_redirect();
-            self.answer(index, redirect);
-            return 0;
-        }
-        if self.head.has_upgrade {
-            match self.find_websocket() {
-                Ok(None) => {}
-                Ok(Some((route, websocket))) => {
-                    let mut params = std::mem::take(&mut self.params);
-                    let consumed = self.dispatch(index, route, &mut params, rest, Some(websocket));
-                    self.params = params;
-                    return consumed;
-                }
-                Err(bad) => {
-                    self.answer(index, refused(bad));
-                    return 0;
-                }
+        let Some(connection) = self.connections.get(index) else { return 0 };
+        match self.route(connection.redirects) {
+            Ok((route, websocket)) => self.dispatch(index, route, rest, websocket),
+            Err(verdict) => {
+                self.answer(index, verdict);
+                0
             }
         }
+    }
+
+    /// Where the request in `head` goes, with its path parameters in `params`; or what the edge answers.
+    pub(super) fn route(&mut self, redirects: bool) -> Result<(u32, Option<WebSocket>), Verdict> {
+        if redirects {
+            return Err(self.https_redirect());
+        }
+        if self.head.has_upgrade
+            && let Some((route, websocket)) = self.find_websocket()?
+        {
+            return Ok((route, Some(websocket)));
+        }
         // Taken out for the while: cloning would have all shards write to one counter for every request.
-        let Some(routes) = self.routes.take() else {
-            self.answer(index, unavailable());
-            return 0;
-        };
+        let routes = self.routes.take().ok_or_else(unavailable)?;
         let mut params = std::mem::take(&mut self.params);
         params.clear();
         let path = self.head.bytes(self.head.path);
@@ -175,16 +180,8 @@ impl Core {
         let (raw_path, query) =
             (self.head.bytes(self.head.raw_path), self.head.bytes(self.head.query));
         let outcome = verdict_of(&found, raw_path, query);
-        self.routes = Some(routes);
-        let consumed = match outcome {
-            Ok(route) => self.dispatch(index, route, &mut params, rest, None),
-            Err(verdict) => {
-                self.answer(index, verdict);
-                0
-            }
-        };
-        self.params = params;
-        consumed
+        (self.routes, self.params) = (Some(routes), params);
+        Ok((outcome?, None))
     }
 
     /// Begins the exchange, with as much of the body as is here and fits its record.
@@ -192,12 +189,10 @@ impl Core {
         &mut self,
         index: usize,
         route: u32,
-        params: &mut [Span],
         rest: &[u8],
         websocket: Option<WebSocket>,
     ) -> usize {
         let Some(connection) = self.connections.get_mut(index) else { return 0 };
-        shift(params, self.head.path);
         let (mut consumed, mut body, mut end) =
             (0, &rest[..0], self.head.body == BodyLength::Empty);
         if !end {
@@ -215,6 +210,31 @@ impl Core {
                 }
             }
         }
+        let asked = Asked {
+            client: Client::Http1(index),
+            peer: connection.peer,
+            secure: connection.tls.is_some(),
+            route,
+            websocket: websocket.is_some(),
+            body,
+            end,
+        };
+        let Some(exchange) = self.admit(&asked) else {
+            self.answer(index, unavailable());
+            return consumed;
+        };
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.websocket = websocket;
+            connection.reading =
+                if end { Reading::Answering(exchange) } else { Reading::Body(exchange) };
+        }
+        consumed
+    }
+
+    /// Gives the request in `head` to a worker, or a place in the queue; `None` when there is neither.
+    pub(super) fn admit(&mut self, asked: &Asked<'_>) -> Option<usize> {
+        let &Asked { client, peer, secure, route, websocket, body, end } = asked;
+        shift(&mut self.params, self.head.path);
         let head = &self.head;
         let request = Request {
             route,
@@ -226,52 +246,46 @@ impl Core {
             query: head.query,
             authority: head.authority,
             fields: &head.fields,
-            params,
+            params: &self.params,
             blob: &head.blob,
             content_length: match head.body {
                 BodyLength::Empty => Some(0),
                 BodyLength::Known(length) => Some(length),
                 BodyLength::Unknown => None,
             },
-            peer: connection.peer,
-            secure: connection.tls.is_some(),
-            websocket: websocket.is_some(),
+            peer,
+            secure,
+            websocket,
             body,
             end,
         };
         let now = self.clock.now;
-        let exchange = self.exchanges.insert(index, now);
+        let exchange = self.exchanges.insert(client, now);
         let Self { links, exchanges, .. } = self;
         if !self.queue.admit(links, exchanges, &self.options, (exchange, now), &request) {
             self.exchanges.remove(exchange);
             self.tally.shed += 1;
-            self.answer(index, unavailable());
-            return consumed;
+            return None;
         }
         self.tally.begun += 1;
+        let line = self.line(peer);
         if let Some(entry) = self.exchanges.get_mut(exchange) {
             entry.upload_credit -= body.len();
-            entry.repeatable = end && head.method.is_idempotent();
-            entry.line =
-                self.options.access_log.then(|| Box::new(Line::new(connection.peer, head)));
+            entry.repeatable = end && self.head.method.is_idempotent();
+            entry.line = line;
         }
-        connection.websocket = websocket;
-        connection.reading =
-            if end { Reading::Answering(exchange) } else { Reading::Body(exchange) };
-        consumed
+        Some(exchange)
     }
 
     /// A piece of a body that is under way.
-    fn upload(&mut self, index: usize, data: &[u8]) {
-        let Some(Reading::Body(exchange)) = self.connections.get(index).map(|c| &c.reading) else {
-            return;
-        };
-        let exchange = *exchange;
+    pub(super) fn upload(&mut self, exchange: usize, data: &[u8]) {
         let id = self.exchanges.id(exchange);
         let Some(entry) = self.exchanges.get_mut(exchange) else { return };
         entry.upload_credit = entry.upload_credit.saturating_sub(data.len());
         let link = entry.link;
-        let sent = link.and_then(|link| self.links.get_mut(link)).map(|slot| {
+        // What waits comes first.
+        let slot = link.filter(|_| entry.backlog.is_empty());
+        let sent = slot.and_then(|link| self.links.get_mut(link)).map(|slot| {
             slot.touched = true;
             slot.lane.send_body(id, data, false).map_err(|fault| slot.fault = Some(fault))
         });
@@ -289,13 +303,18 @@ impl Core {
         match std::mem::take(&mut connection.reading) {
             Reading::Body(exchange) => {
                 connection.reading = Reading::Answering(exchange);
-                if let Some(entry) = self.exchanges.get_mut(exchange) {
-                    entry.end_due = true;
-                    self.settle(exchange);
-                }
+                self.end_upload(exchange);
             }
             Reading::Discarding(verdict) => self.answer_now(index, *verdict),
             other => connection.reading = other,
+        }
+    }
+
+    /// All of a request's body is here.
+    pub(super) fn end_upload(&mut self, exchange: usize) {
+        if let Some(entry) = self.exchanges.get_mut(exchange) {
+            entry.end_due = true;
+            self.settle(exchange);
         }
     }
 
@@ -357,31 +376,40 @@ impl Core {
     /// Answers without a worker; reads a short body to its end first, so that the connection can be kept.
     pub(super) fn answer(&mut self, index: usize, mut verdict: Verdict) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        if self.options.access_log {
-            verdict.line = Some(Box::new(Line::new(connection.peer, &self.head)));
-        }
+        let (peer, done) = (connection.peer, connection.h1.request_done());
+        verdict.line = self.line(peer);
         let short = matches!(self.head.body, BodyLength::Known(length) if length <= limits::DISCARD_SIZE_MAX);
-        if short && !connection.h1.request_done() && !self.head.expects_continue {
-            connection.reading = Reading::Discarding(Box::new(verdict));
+        if short && !done && !self.head.expects_continue {
+            if let Some(connection) = self.connections.get_mut(index) {
+                connection.reading = Reading::Discarding(Box::new(verdict));
+            }
         } else {
             self.answer_now(index, verdict);
         }
     }
 
-    fn answer_now(&mut self, index: usize, verdict: Verdict) {
-        let date = self.clock.date();
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        let mut fields = verdict.fields();
-        fields.extend(self.secure.hsts(connection).map(|value| (HSTS, value)));
-        let out = &mut connection.output;
-        let (status, detail) = (verdict.status, verdict.detail);
-        let next = connection.h1.edge_answer(status, detail, &fields, &date, out);
-        if let Some(mut line) = verdict.line {
+    fn answer_now(&mut self, index: usize, mut verdict: Verdict) {
+        if let Some(mut line) = verdict.line.take() {
             line.status = verdict.status;
-            self.access_log.write(&line, &date, std::time::Duration::ZERO);
+            self.access_log.write(&line, &self.clock.date(), std::time::Duration::ZERO);
         }
-        self.response_ended(index, next);
+        self.answer_plainly(index, &verdict);
     }
+}
+
+/// A request that is to be given to a worker: what is not in its head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) client: Client,
+    pub(super) peer: Option<SocketAddr>,
+    /// The client's connection is encrypted.
+    pub(super) secure: bool,
+    pub(super) route: u32,
+    pub(super) websocket: bool,
+    /// The first bytes of its body.
+    pub(super) body: &'a [u8],
+    /// That is the whole request.
+    pub(super) end: bool,
 }
 
 /// The first piece of a body.

@@ -29,7 +29,8 @@ use rustix::{
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{
-    Command, Handle, Limits, Listener, ListenerKind, Options, Report, WebSocketOptions, run,
+    Command, Handle, HttpVersions, Limits, Listener, ListenerKind, Options, Report,
+    WebSocketOptions, run,
 };
 use crate::{
     ipc::{
@@ -70,6 +71,7 @@ impl World {
                 kind: ListenerKind::Plain,
             }],
             tls: None,
+            http: HttpVersions::Auto,
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),

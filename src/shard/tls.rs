@@ -8,7 +8,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Instant};
 use super::{
     Core, ListenerKind,
     answer::CLIENT_GONE,
-    conn::{Connection, Phase, Verdict},
+    conn::{Phase, Verdict},
 };
 use crate::{
     ipc::message::Cancellation,
@@ -101,8 +101,8 @@ impl Secure {
     }
 
     /// A field for every response of a secure connection (RFC 6797 §7.1), whoever makes it.
-    pub(super) fn hsts(&self, connection: &Connection) -> Option<&[u8]> {
-        self.hsts.as_deref().filter(|_| connection.tls.is_some())
+    pub(super) fn hsts(&self, secure: bool) -> Option<&[u8]> {
+        self.hsts.as_deref().filter(|_| secure)
     }
 }
 
@@ -182,6 +182,7 @@ impl Core {
         if outcome.is_ok() && !tls.session.is_handshaking() && self.end_handshake(index) {
             self.tally.handshakes += 1;
             self.tally.handshakes_resumed += u64::from(resumed);
+            self.begin_agreed(index);
         }
         match outcome {
             Ok(progress) => {

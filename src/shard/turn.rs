@@ -16,6 +16,7 @@ use super::{
     Core, Settings, Spare,
     accept::{Accepting, Socket},
     access_log::AccessLog,
+    client::Client,
     clock::Clock,
     conn::{Connection, Phase, Reading, Recv},
     exchange::Exchanges,
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     limits,
-    proto::{head::RequestHead, ws::Workspace},
+    proto::{h2, head::RequestHead, ws::Workspace},
     uring::{self, Completion, Driver, Event, Token, Uring, Wait},
 };
 
@@ -84,7 +85,14 @@ impl<D: Driver> Shard<D> {
         let now = driver.now();
         let core = Core {
             options: Settings {
+                http: options.http,
                 h1: options.h1,
+                h2: h2::Options {
+                    body_size_max: options.h1.body_size_max,
+                    header_timeout: options.limits.header_timeout,
+                    body_timeout: options.limits.body_timeout,
+                    keepalive_timeout: options.limits.keepalive_timeout,
+                },
                 access_log: options.access_log,
                 limits: options.limits,
                 websocket: options.websocket,
@@ -97,6 +105,7 @@ impl<D: Driver> Shard<D> {
             access_log: AccessLog::default(),
             reports: mailbox.reports.clone(),
             dirty: Vec::new(),
+            postponed: Vec::new(),
             owing: Vec::new(),
             queue: Queue::default(),
             secure: Secure::new(options.tls),
@@ -315,11 +324,13 @@ impl<D: Driver> Shard<D> {
             // A response that has just ended, or been sent, may free the way for a request that is here already.
             let ready =
                 matches!(connection.reading, Reading::Head) && connection.phase == Phase::Open;
-            if ready && !connection.input.is_empty() && connection.sending == 0 {
+            if connection.has_streams() {
+                self.core.attend(index, self.drain_until.is_some());
+            } else if ready && !connection.input.is_empty() && connection.sending == 0 {
                 self.core.resume(index);
             }
             // A Ping, Pong or Close that was held back by what was unsent.
-            self.core.speak(index);
+            self.core.speak(Client::Http1(index));
             if self.core.connections.get(index).is_some_and(Connection::is_over) {
                 self.core.finish(index);
             }
@@ -332,6 +343,9 @@ impl<D: Driver> Shard<D> {
                 self.core.seal(index);
             }
             self.perform(index);
+        }
+        for index in std::mem::take(&mut self.core.postponed) {
+            self.core.touch(index);
         }
     }
 

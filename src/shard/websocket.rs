@@ -1,21 +1,25 @@
 //! WebSockets: from the request for one to the end of both its sides.
 //!
 //! ```text
-//!   Answering ──101──► WebSocket(exchange) ──► Parting ──► last send, FIN, linger
-//!       └─ any other status: an ordinary response       (no exchange; the client's Close is awaited, or ours is on its way)
+//!   asked ──101──► Talk::Both(exchange) ──► Talk::Parting ──► last send, FIN, linger; or the end of the stream
+//!     └─ any other status: an ordinary response     (no exchange; the client's Close is awaited, or ours is on its way)
 //! ```
 //!
-//! Invariant: a connection in `WebSocket` or `Parting` has an engine, and what it sends is no HTTP any more. A message is decoded
+//! A WebSocket has an HTTP/1 connection for itself, or a stream (RFC 8441); [`Site`] is what both have in common.
+//!
+//! Invariant: in `Both` and `Parting` there is an engine, and what is sent is no HTTP any more. A message is decoded
 //! only when its exchange owes its worker nothing and has credit for a whole piece, so an exchange's backlog never holds more
 //! than one. The worker of a WebSocket that has ended is told once: by a CLOSE if the client or the edge closed, by a CANCEL if
 //! the client was lost or broke the protocol.
 
 use std::time::Instant;
 
+use slab::Slab;
+
 use super::{
     Core, Settings,
-    answer::{Effect, head_of},
-    clock::Clock,
+    answer::Effect,
+    client::{Client, Respond, Saying, head_of},
     conn::{Connection, Phase, Reading, Verdict},
     exchange::Exchange,
 };
@@ -26,10 +30,12 @@ use crate::{
     },
     limits,
     proto::{
-        h1::BadResponse,
+        answer,
+        error::BadResponse,
+        h2::H2,
         ws::{
-            self, BadMessage, BadUpgrade, DeflatePolicy, Kind, Step, Upgrade, Violation, Workspace,
-            Ws, handshake,
+            self, BadMessage, DeflatePolicy, Kind, Step, Upgrade, Violation, Workspace, Ws,
+            extended_handshake, handshake,
         },
     },
 };
@@ -59,7 +65,7 @@ impl Default for WebSocketOptions {
     }
 }
 
-/// What a connection that asked for a WebSocket has more than others.
+/// What a connection or stream that asked for a WebSocket has more than others.
 #[derive(Debug)]
 pub(super) enum WebSocket {
     /// The worker has not answered.
@@ -75,54 +81,112 @@ pub(super) struct Debt {
     pub(super) more: bool,
 }
 
+/// How far a WebSocket is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Talk {
+    /// There is none, or its worker has not answered.
+    Silent,
+    /// Messages go both ways, for this exchange.
+    Both(usize),
+    /// One side has closed, and the exchange is nobody's any more.
+    Parting,
+}
+
+/// What has a WebSocket.
+pub(super) struct Site<'a> {
+    pub(super) websocket: &'a mut Option<WebSocket>,
+    /// Where its frames go.
+    pub(super) output: &'a mut Vec<u8>,
+    pub(super) talk: Talk,
+    /// So little is unsent that Pings and Pongs may be added.
+    pub(super) has_room: bool,
+}
+
+impl Site<'_> {
+    fn engine(&mut self) -> Option<&mut Ws> {
+        match self.websocket {
+            Some(WebSocket::Open(engine)) => Some(engine),
+            Some(WebSocket::Asked(_)) | None => None,
+        }
+    }
+}
+
+/// The place of a client's WebSocket, as long as its connection serves.
+fn site(connections: &mut Slab<Connection>, client: Client) -> Option<Site<'_>> {
+    match client {
+        Client::Http1(at) => {
+            let connection = connections.get_mut(at)?;
+            (connection.phase == Phase::Open).then(|| connection.site())
+        }
+        Client::Http2(at, stream) => connections.get_mut(at)?.streams.as_mut()?.site(stream),
+    }
+}
+
 impl Core {
     /// The route of a request with an Upgrade field, and what its 101 would say; `None` if it is to be served as if it had
     /// none (RFC 9110 §7.8).
-    pub(super) fn find_websocket(&mut self) -> Result<Option<(u32, WebSocket)>, BadUpgrade> {
-        let Some(routes) = &self.routes else { return Ok(None) };
-        let path = self.head.bytes(self.head.path);
-        let Some(route) = routes.find_websocket(path, &mut self.params) else { return Ok(None) };
-        let upgrade = handshake(&self.head, self.options.websocket.deflate)?;
+    pub(super) fn find_websocket(&mut self) -> Result<Option<(u32, WebSocket)>, Verdict> {
+        let Some(route) = self.find_websocket_route() else { return Ok(None) };
+        let upgrade = handshake(&self.head, self.options.websocket.deflate);
+        let upgrade = upgrade.map_err(|bad| refused(bad.answer()))?;
         Ok(upgrade.map(|upgrade| (route, WebSocket::Asked(Box::new(upgrade)))))
     }
 
+    /// As [`Self::find_websocket`], for extended CONNECT (RFC 8441), which asks for nothing else.
+    pub(super) fn find_extended(&mut self) -> Result<(u32, WebSocket), Verdict> {
+        let Some(route) = self.find_websocket_route() else {
+            return Err(Verdict::new(404, Some(answer::NOT_FOUND)));
+        };
+        let upgrade = extended_handshake(&self.head, self.options.websocket.deflate);
+        let upgrade = upgrade.map_err(|bad| refused(bad.extended_answer()))?;
+        Ok((route, WebSocket::Asked(Box::new(upgrade))))
+    }
+
+    fn find_websocket_route(&mut self) -> Option<u32> {
+        let routes = self.routes.as_ref()?;
+        self.params.clear();
+        routes.find_websocket(self.head.bytes(self.head.path), &mut self.params)
+    }
+
     /// The worker has accepted.
-    pub(super) fn accepted(&mut self, index: usize) {
-        let Some(connection) = self.connections.get(index) else { return };
-        let link =
-            connection.exchange().and_then(|exchange| self.exchanges.get_mut(exchange)?.link);
+    pub(super) fn accepted(&mut self, client: Client) {
+        let Talk::Both(exchange) = self.talk(client) else { return };
+        let link = self.exchanges.get_mut(exchange).and_then(|entry| entry.link);
         let leaves =
             link.and_then(|link| self.links.get_mut(link)).is_none_or(|s| !s.takes_requests());
-        if leaves || connection.h1.closes() {
+        if leaves || self.is_leaving(client) {
             // Too late: who is to be gone has told the others already.
-            self.depart(index);
+            self.depart(client);
         } else {
-            self.resume(index);
+            self.resume_client(client);
         }
-        self.touch(index);
+        self.touch_client(client);
+    }
+
+    /// How far a client's WebSocket is.
+    fn talk(&mut self, client: Client) -> Talk {
+        site(&mut self.connections, client).map_or(Talk::Silent, |site| site.talk)
     }
 
     /// True when the engine may be shown input.
-    pub(super) fn may_listen(&mut self, index: usize) -> bool {
-        let Some(connection) = self.connections.get(index) else { return false };
-        connection.phase == Phase::Open
-            && match connection.reading {
-                Reading::WebSocket(exchange) => {
-                    self.exchanges.get_mut(exchange).is_some_and(|entry| entry.takes_message())
-                }
-                Reading::Parting => true,
-                _ => false,
+    pub(super) fn may_listen(&mut self, client: Client) -> bool {
+        match self.talk(client) {
+            Talk::Silent => false,
+            Talk::Both(exchange) => {
+                self.exchanges.get_mut(exchange).is_some_and(|entry| entry.takes_message())
             }
+            Talk::Parting => true,
+        }
     }
 
     /// Goes through what a WebSocket's client sent; how much of it was consumed.
-    pub(super) fn listen(&mut self, index: usize, data: &[u8]) -> usize {
+    pub(super) fn listen(&mut self, client: Client, data: &[u8]) -> usize {
         let mut at = 0;
-        while self.may_listen(index) {
+        while self.may_listen(client) {
             let Self { connections, exchanges, links, workspace, .. } = self;
-            let Some(connection) = connections.get_mut(index) else { break };
-            let exchange = connection.exchange();
-            let Some(engine) = connection.engine() else { break };
+            let Some(mut site) = site(connections, client) else { break };
+            let talk = site.talk;
+            let Some(engine) = site.engine() else { break };
             match engine.decode(data.get(at..).unwrap_or_default(), workspace) {
                 Ok(Step::NeedMore { consumed }) => {
                     at += consumed;
@@ -130,7 +194,7 @@ impl Core {
                 }
                 Ok(Step::Piece { consumed, data, kind, more }) => {
                     at += consumed;
-                    let Some(exchange) = exchange else { continue };
+                    let Talk::Both(exchange) = talk else { continue };
                     let id = exchanges.id(exchange);
                     let Some(entry) = exchanges.get_mut(exchange) else { continue };
                     let piece = Piece { data, is_text: kind == Kind::Text, more };
@@ -148,24 +212,34 @@ impl Core {
                 Ok(Step::Close { consumed, code, reason }) => {
                     at += consumed;
                     let close = Some(Box::new((code, reason.to_vec())));
-                    self.part_with(index, close);
+                    self.part_with(client, close);
                 }
                 Err(violation) => {
-                    self.violated(index, violation);
+                    self.violated(client, violation);
                     at = data.len();
                 }
             }
         }
-        self.speak(index);
+        self.speak(client);
         at
     }
 
-    /// Parts a connection from its exchange, whose worker is told of the Close.
-    fn part_with(&mut self, index: usize, close: Option<Box<(u16, Vec<u8>)>>) {
-        let Some(exchange) = self.part(index, 0) else { return };
-        if let Some(connection) = self.connections.get_mut(index) {
-            connection.reading = Reading::Parting;
+    /// Parts a WebSocket from its exchange, which is nobody's from then on.
+    fn part_websocket(&mut self, client: Client) -> Option<usize> {
+        let Talk::Both(exchange) = self.talk(client) else { return None };
+        match client {
+            Client::Http1(at) => self.connections.get_mut(at)?.reading = Reading::Parting,
+            Client::Http2(at, stream) => {
+                self.connections.get_mut(at)?.streams.as_mut()?.part_websocket(stream);
+            }
         }
+        self.part_exchange(exchange, 0);
+        Some(exchange)
+    }
+
+    /// As [`Self::part_websocket`]; the worker is told of the Close.
+    fn part_with(&mut self, client: Client, close: Option<Box<(u16, Vec<u8>)>>) {
+        let Some(exchange) = self.part_websocket(client) else { return };
         if let Some(entry) = self.exchanges.get_mut(exchange) {
             entry.close_due = close;
         }
@@ -173,93 +247,90 @@ impl Core {
     }
 
     /// The client broke the protocol, or was silent for too long.
-    fn violated(&mut self, index: usize, violation: Violation) {
+    fn violated(&mut self, client: Client, violation: Violation) {
         tracing::debug!("a WebSocket's client is given up: {violation}");
-        self.abandon(index, Cancellation::ClientGone, 0);
-        if let Some(connection) = self.connections.get_mut(index) {
-            connection.reading = Reading::Parting;
+        if let Some(exchange) = self.part_websocket(client) {
+            self.tally.abandoned += 1;
+            self.cancel(exchange, Cancellation::ClientGone);
         }
     }
 
-    /// Appends what the engine has to say unasked, and ends the connection when there is nothing more to come.
-    pub(super) fn speak(&mut self, index: usize) {
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        if connection.phase != Phase::Open {
-            return;
-        }
-        let has_room = connection.unsent() <= limits::UNSENT_SIZE_MAX;
-        let Connection { websocket, output, .. } = connection;
-        let Some(WebSocket::Open(engine)) = websocket else { return };
+    /// Appends what the engine has to say unasked, and ends the connection or stream when there is nothing more to come.
+    pub(super) fn speak(&mut self, client: Client) {
+        let Some(mut site) = site(&mut self.connections, client) else { return };
+        let has_room = site.has_room;
+        let Some(WebSocket::Open(engine)) = &mut site.websocket else { return };
         if has_room {
-            engine.poll_output(output);
+            engine.poll_output(site.output);
         }
-        if engine.phase() == ws::Phase::Over && !engine.has_output() {
-            connection.begin_last_send();
+        let over = engine.phase() == ws::Phase::Over && !engine.has_output();
+        match client {
+            Client::Http1(at) => {
+                if over && let Some(connection) = self.connections.get_mut(at) {
+                    connection.begin_last_send();
+                }
+            }
+            Client::Http2(at, stream) => self.speak_stream::<H2>(at, stream, over),
         }
     }
 
     /// The edge closes a WebSocket whose exchange is nobody's any more.
-    pub(super) fn leave(&mut self, index: usize, code: u16, reason: &str) {
+    pub(super) fn leave(&mut self, client: Client, code: u16, reason: &str) {
         let now = self.clock.now;
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        connection.reading = Reading::Parting;
-        shut(connection, Close { code, reason: reason.as_bytes() }, now);
-        self.touch(index);
-    }
-
-    /// True while messages go both ways.
-    fn is_websocket(&self, index: usize) -> bool {
-        let connection = self.connections.get(index);
-        connection.is_some_and(|connection| matches!(connection.reading, Reading::WebSocket(_)))
+        if let Some(mut site) = site(&mut self.connections, client) {
+            shut(&mut site, Close { code, reason: reason.as_bytes() }, now);
+        }
+        self.speak(client);
+        self.touch_client(client);
     }
 
     /// The server, or the worker of this WebSocket, is about to go.
-    pub(super) fn depart(&mut self, index: usize) {
+    pub(super) fn depart(&mut self, client: Client) {
         let reason = "Service Restart";
-        if self.is_websocket(index) {
-            self.part_with(index, Some(Box::new((SERVICE_RESTART, reason.as_bytes().to_vec()))));
-            self.leave(index, SERVICE_RESTART, reason);
+        if let Talk::Both(_) = self.talk(client) {
+            self.part_with(client, Some(Box::new((SERVICE_RESTART, reason.as_bytes().to_vec()))));
+            self.leave(client, SERVICE_RESTART, reason);
         }
     }
 
     /// The server is about to go.
     pub(super) fn depart_all(&mut self) {
-        let all: Vec<usize> = self.connections.iter().map(|(index, _)| index).collect();
-        for index in all {
-            self.depart(index);
+        let accepted = self.exchanges.iter().filter(|(_, exchange)| exchange.accepted);
+        let clients: Vec<_> = accepted.filter_map(|(_, exchange)| exchange.client).collect();
+        for client in clients {
+            self.depart(client);
         }
     }
 
     /// A worker is about to go.
     pub(super) fn depart_from(&mut self, link: usize) {
         for exchange in self.exchanges.of_link(link) {
-            let connection = self.exchanges.get_mut(exchange).and_then(|entry| entry.connection);
-            if let Some(connection) = connection {
-                self.depart(connection);
+            if let Some(client) = self.client_of(exchange) {
+                self.depart(client);
             }
         }
     }
 
+    fn client_of(&mut self, exchange: usize) -> Option<Client> {
+        self.exchanges.get_mut(exchange)?.client
+    }
+
     /// The worker of a WebSocket has died, or says no more of it: its client is told by this code. False for what is none.
     pub(super) fn orphan(&mut self, exchange: usize, code: u16, reason: &str) -> bool {
-        let connection = self.exchanges.get_mut(exchange).and_then(|entry| entry.connection);
-        let Some(connection) = connection.filter(|index| self.is_websocket(*index)) else {
+        let Some(client) = self.client_of(exchange) else { return false };
+        if self.part_websocket(client).is_none() {
             return false;
-        };
-        self.part(connection, 0);
-        self.leave(connection, code, reason);
+        }
+        self.leave(client, code, reason);
         true
     }
 
     /// The worker has closed: the client's answer is awaited without it.
     pub(super) fn closed_by_worker(&mut self, exchange: usize) {
-        let connection = self.exchanges.get_mut(exchange).and_then(|entry| entry.connection);
-        if let Some(connection) = connection {
-            self.part(connection, 0);
-            if let Some(connection) = self.connections.get_mut(connection) {
-                connection.reading = Reading::Parting;
-            }
-            self.touch(connection);
+        if let Some(client) = self.client_of(exchange) {
+            self.part_websocket(client);
+            self.speak(client);
+            self.touch_client(client);
         }
         self.forget(exchange);
     }
@@ -273,31 +344,56 @@ impl Core {
 
     /// Pings, and what becomes of clients that do not answer them.
     pub(super) fn sweep_websockets(&mut self, now: Instant) {
-        let due = self.connections.iter().filter(|(_, connection)| {
-            let Some(WebSocket::Open(engine)) = &connection.websocket else { return false };
-            engine.poll_timeout().is_some_and(|at| at <= now)
-        });
-        let due: Vec<usize> = due.map(|(index, _)| index).collect();
-        for index in due {
-            let Some(connection) = self.connections.get_mut(index) else { continue };
-            let listens = !connection.held_back;
-            let Some(engine) = connection.engine() else { continue };
-            if let Err(violation) = engine.handle_timeout(now, listens) {
-                self.violated(index, violation);
+        let mut due = Vec::new();
+        for (index, connection) in &self.connections {
+            if connection.websocket.as_ref().is_some_and(|websocket| websocket.is_due(now)) {
+                due.push(Client::Http1(index));
             }
-            self.speak(index);
-            self.touch(index);
+            let streams = connection.streams.iter().flat_map(|streams| streams.websockets());
+            let streams = streams.filter(|(_, websocket)| websocket.is_due(now));
+            due.extend(streams.map(|(stream, _)| Client::Http2(index, stream)));
+        }
+        for client in due {
+            let listens = self.may_listen(client);
+            let Some(mut site) = site(&mut self.connections, client) else { continue };
+            let Some(engine) = site.engine() else { continue };
+            if let Err(violation) = engine.handle_timeout(now, listens) {
+                self.violated(client, violation);
+            }
+            self.speak(client);
+            self.touch_client(client);
+        }
+    }
+}
+
+impl WebSocket {
+    /// True when its engine awaits this moment.
+    fn is_due(&self, now: Instant) -> bool {
+        match self {
+            Self::Open(engine) => engine.poll_timeout().is_some_and(|at| at <= now),
+            Self::Asked(_) => false,
         }
     }
 }
 
 impl Connection {
-    /// The engine of an accepted WebSocket.
-    pub(super) fn engine(&mut self) -> Option<&mut Ws> {
-        match &mut self.websocket {
-            Some(WebSocket::Open(engine)) => Some(engine),
-            Some(WebSocket::Asked(_)) | None => None,
-        }
+    /// See [`Site`].
+    pub(super) fn site(&mut self) -> Site<'_> {
+        let talk = match self.reading {
+            Reading::WebSocket(exchange) => Talk::Both(exchange),
+            Reading::Parting => Talk::Parting,
+            Reading::Head | Reading::Body(_) | Reading::Answering(_) | Reading::Discarding(_) => {
+                Talk::Silent
+            }
+        };
+        let has_room = self.unsent() <= limits::UNSENT_SIZE_MAX;
+        let Self { websocket, output, .. } = self;
+        Site { websocket, output, talk, has_room }
+    }
+
+    /// Its WebSocket was accepted.
+    pub(super) fn has_websocket(&self) -> bool {
+        matches!(self.websocket, Some(WebSocket::Open(_)))
     }
 }
 
@@ -339,117 +435,89 @@ impl Exchange {
     }
 }
 
-/// An exchange that a record of its worker is about, and who waits for it.
-pub(super) struct Books<'a> {
-    pub(super) exchange: usize,
-    pub(super) id: u64,
-    pub(super) entry: &'a mut Exchange,
-    pub(super) connection: Option<&'a mut Connection>,
-}
-
-impl Books<'_> {
-    /// Takes a 101, a message or a Close.
-    pub(super) fn take(
-        self,
-        record: &FromWorker<'_>,
-        (settings, workspace, clock): (&Settings, &mut Workspace, &Clock),
-    ) -> Result<Effect, Fault> {
-        match record {
-            FromWorker::Response(response) => self.accept(response, settings, clock),
-            FromWorker::Message(piece) => self.message(piece, workspace),
-            FromWorker::Close(close) => self.close(*close, clock.now),
-            _ => Ok(Effect::None),
+/// Takes a 101, a message or a Close of an exchange (index, id, entry); what it says for the client goes `to` it.
+pub(super) fn take<R: Respond>(
+    (exchange, id, entry): (usize, u64, &mut Exchange),
+    record: &FromWorker<'_>,
+    to: Option<R>,
+    (settings, workspace, saying): (&Settings, &mut Workspace, Saying<'_>),
+) -> Result<Effect, Fault> {
+    match record {
+        // The connection or stream speaks WebSocket from then on.
+        FromWorker::Response(response) => {
+            entry.respond(response, id)?;
+            entry.check_order(!response.end && response.body.is_empty(), "101", id)?;
+            (entry.accepted, entry.repeatable) = (true, false);
+            let (Some(client), Some(mut to)) = (entry.client, to) else { return Ok(Effect::None) };
+            Ok(match switch(&mut to, exchange, response, settings, saying) {
+                Ok(()) => Effect::Accepted(client),
+                Err(error) => Effect::Bad { exchange, ended: false, error },
+            })
         }
-    }
-
-    /// The connection speaks WebSocket from then on.
-    fn accept(
-        self,
-        response: &Response<'_>,
-        settings: &Settings,
-        clock: &Clock,
-    ) -> Result<Effect, Fault> {
-        let Self { exchange, id, entry, connection } = self;
-        entry.respond(response, id)?;
-        entry.check_order(!response.end && response.body.is_empty(), "101", id)?;
-        (entry.accepted, entry.repeatable) = (true, false);
-        let (Some(index), Some(connection)) = (entry.connection, connection) else {
-            return Ok(Effect::None);
-        };
-        Ok(match switch(connection, exchange, response, settings, clock) {
-            Ok(()) => Effect::Accepted(index),
-            Err(error) => Effect::Bad { exchange, ended: false, error },
-        })
-    }
-
-    fn message(self, piece: &Piece<'_>, workspace: &mut Workspace) -> Result<Effect, Fault> {
-        let Self { exchange, id, entry, connection } = self;
-        entry.check_order(entry.accepted, "message", id)?;
-        entry.receive(piece.cost())?;
-        entry.log_bytes(piece.data.len());
-        let (Some(index), Some(connection)) = (entry.connection, connection) else {
-            return Ok(Effect::None);
-        };
-        Ok(match say(connection, piece, workspace) {
-            Ok(()) => Effect::Output(index),
-            Err(error) => Effect::Unsendable { exchange, error },
-        })
-    }
-
-    fn close(self, close: Close<'_>, now: Instant) -> Result<Effect, Fault> {
-        let Self { exchange, id, entry, connection } = self;
-        entry.check_order(entry.accepted, "close", id)?;
-        if let Some(connection) = connection {
-            shut(connection, close, now);
+        FromWorker::Message(piece) => {
+            entry.check_order(entry.accepted, "message", id)?;
+            entry.receive(piece.cost())?;
+            entry.log_bytes(piece.data.len());
+            let Some(mut to) = to else { return Ok(Effect::None) };
+            let said = say(&mut to.site(), piece, workspace);
+            to.said(saying.now);
+            Ok(match said {
+                Ok(()) => Effect::Output(exchange),
+                Err(error) => Effect::Unsendable { exchange, error },
+            })
         }
-        Ok(Effect::Closed(exchange))
+        FromWorker::Close(close) => {
+            entry.check_order(entry.accepted, "close", id)?;
+            if let Some(mut to) = to {
+                shut(&mut to.site(), *close, saying.now);
+            }
+            Ok(Effect::Closed(exchange))
+        }
+        _ => Err(Fault::Order { what: "message", exchange: id }),
     }
 }
 
-fn switch(
-    connection: &mut Connection,
+fn switch<R: Respond>(
+    to: &mut R,
     exchange: usize,
     response: &Response<'_>,
     settings: &Settings,
-    clock: &Clock,
+    saying: Saying<'_>,
 ) -> Result<(), BadResponse> {
-    let Some(WebSocket::Asked(upgrade)) = &connection.websocket else {
+    let Some(WebSocket::Asked(upgrade)) = to.site().websocket else {
         return Err(BadResponse::Status);
     };
     let head = head_of(response);
     let ours = upgrade.accept(&head)?;
     let engine = ws::Options { deflate: upgrade.deflate(), ..settings.websocket.engine };
-    connection.h1.encode_switch(&head, &ours, &clock.date(), &mut connection.output)?;
-    connection.websocket = Some(WebSocket::Open(Box::new(Ws::new(engine, clock.now))));
-    connection.reading = Reading::WebSocket(exchange);
+    to.switch(exchange, &head, &ours, saying)?;
+    *to.site().websocket = Some(WebSocket::Open(Box::new(Ws::new(engine, saying.now))));
     Ok(())
 }
 
 /// Encodes a piece of a worker's message. What comes behind a Close is dropped.
 fn say(
-    connection: &mut Connection,
+    site: &mut Site<'_>,
     piece: &Piece<'_>,
     workspace: &mut Workspace,
 ) -> Result<(), BadMessage> {
     let kind = if piece.is_text { Kind::Text } else { Kind::Binary };
     let piece = ws::Piece { data: piece.data, kind, more: piece.more };
-    let Connection { websocket, output, .. } = connection;
-    let Some(WebSocket::Open(engine)) = websocket else { return Ok(()) };
-    match engine.encode_piece(piece, workspace, output) {
+    let Some(WebSocket::Open(engine)) = site.websocket else { return Ok(()) };
+    match engine.encode_piece(piece, workspace, site.output) {
         Err(BadMessage::Closing) => Ok(()),
         other => other,
     }
 }
 
 /// Encodes a Close, unless there was one; one that may not be sent is the application's mistake, and becomes another.
-fn shut(connection: &mut Connection, close: Close<'_>, now: Instant) {
-    let Connection { websocket, output, .. } = connection;
-    let Some(WebSocket::Open(engine)) = websocket else { return };
+fn shut(site: &mut Site<'_>, close: Close<'_>, now: Instant) {
+    let Some(WebSocket::Open(engine)) = site.websocket else { return };
     let asked = (close.code != NO_CODE).then_some((close.code, close.reason));
-    let mut closed = engine.encode_close(asked, now, output);
+    let mut closed = engine.encode_close(asked, now, site.output);
     if let Err(error @ (BadMessage::CloseCode | BadMessage::CloseReason)) = closed {
         tracing::error!("the application's close {} cannot be sent: {error}", close.code);
-        closed = engine.encode_close(Some((INTERNAL_ERROR, b"")), now, output);
+        closed = engine.encode_close(Some((INTERNAL_ERROR, b"")), now, site.output);
     }
     if let Err(error) = closed {
         tracing::debug!("no second Close is sent: {error}");
@@ -457,8 +525,7 @@ fn shut(connection: &mut Connection, close: Close<'_>, now: Instant) {
 }
 
 /// What the edge answers to a request for a WebSocket that is none.
-pub(super) fn refused(bad: BadUpgrade) -> Verdict {
-    let (status, detail, extra) = bad.answer();
+fn refused((status, detail, extra): (u16, &'static str, ws::Extra)) -> Verdict {
     let mut verdict = Verdict::new(status, Some(detail));
     verdict.extra.extend(extra.iter().map(|(name, value)| (*name, value.to_vec())));
     verdict

@@ -37,7 +37,7 @@ use crate::{
     limits,
     proto::h1,
     shard::{
-        Gauges, Handle, Listener, ListenerKind, Options, WebSocketOptions,
+        Gauges, Handle, HttpVersions, Listener, ListenerKind, Options, WebSocketOptions,
         probe::{Audit, Probe},
     },
 };
@@ -85,6 +85,7 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
         limits: profile.limits,
         websocket: WebSocketOptions::default(),
         gauges: Arc::clone(&gauges),
+        http: HttpVersions::Auto,
         h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
         spin_max: rng.pick(&[Duration::ZERO, limits::SPIN_MAX]),
         access_log: rng.chance(300),

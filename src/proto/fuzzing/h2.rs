@@ -9,7 +9,7 @@ use crate::{
         error::Refusal,
         h2::{H2, Options, PREFACE},
         head::{BodyLength, RequestHead, ResponseHead},
-        stream::{Event, StreamKey},
+        stream::{Cut, Event, StreamKey},
     },
 };
 
@@ -111,7 +111,7 @@ fn note(
             assert!(!entry.reset, "once only");
             entry.reset = true;
         }
-        Event::Writable { stream } => engine.reset(stream, ::h2::Reason::CANCEL),
+        Event::Writable { stream } => engine.reset(stream, Cut::Cancelled),
     }
 }
 

@@ -6,8 +6,6 @@
 
 use std::{task::Context, time::Instant};
 
-use h2::Reason;
-
 use super::{
     H2, StreamKey, find,
     response::{self, Sending},
@@ -19,6 +17,7 @@ use crate::{
         answer::EdgeAnswer,
         error::{BadResponse, Refusal},
         head::ResponseHead,
+        stream::Cut,
     },
 };
 
@@ -180,7 +179,7 @@ impl H2 {
         entry.reading = Reading::Refused;
         let answer = EdgeAnswer::new(refusal.status(), Some(refusal.detail()), &[]);
         if self.answer(stream, &answer, date).is_err() {
-            self.reset(stream, Reason::CANCEL);
+            self.reset(stream, Cut::Cancelled);
         }
         self.charge(now);
     }

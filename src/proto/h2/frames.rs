@@ -6,6 +6,9 @@
 /// What a client that speaks HTTP/2 sends first (RFC 9113 §3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A PING (RFC 9113 §6.7).
+pub(super) const PROBE: &[u8; 17] = b"\0\0\x08\x06\0\0\0\0\0fasterpi";
+
 /// What the first bytes of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preface {

@@ -9,7 +9,7 @@
 //! `output`; once what was output is sent, `poll_event` again. `timeout` says when `handle_timeout` is due.
 //!
 //! Invariant: what a client can make this hold is bounded: input by [`H2_INPUT_SIZE_MAX`], request bodies by
-//! [`H2_CONNECTION_WINDOW`], output by [`H2_UNSENT_SIZE_MAX`] and one head per stream, streams by [`H2_STREAMS_MAX`]; what it
+//! [`H2_CONNECTION_WINDOW_MAX`], output by [`H2_UNSENT_SIZE_MAX`] and one head per stream, streams by [`H2_STREAMS_MAX`]; what it
 //! can make this *do* without being served is bounded by the [`budget`]s. Every stream that was reported ends by the caller's
 //! answer or by exactly one `Reset`. Deliberately absent: `Upgrade: h2c`, which RFC 9113 §3.1 has dropped and
 //! HTTP/1.1 ignores; server push; priorities; a request's trailers (validated, then dropped). The library reads a clock of
@@ -52,12 +52,12 @@ pub use frames::{PREFACE, Preface, preface};
 use super::{
     error::Refusal,
     head::{BodyLength, RequestHead},
-    stream::{Event, StreamKey},
+    stream::{Cut, Event, StreamKey},
 };
 use crate::limits::{
-    BODY_SIZE_MAX, BODY_TIMEOUT, EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_ECHOES_MAX,
-    H2_FORCED_RESETS_MAX, H2_QUANTUM, H2_STREAMS_MAX, H2_UNSEEN_RESETS_MAX, H2_UNSENT_SIZE_MAX,
-    HEAD_SIZE_MAX, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT,
+    BODY_SIZE_MAX, BODY_TIMEOUT, EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_CONNECTION_WINDOW_MAX,
+    H2_ECHOES_MAX, H2_FORCED_RESETS_MAX, H2_QUANTUM, H2_STREAMS_MAX, H2_UNSEEN_RESETS_MAX,
+    H2_UNSENT_SIZE_MAX, HEAD_SIZE_MAX, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT,
 };
 use budget::{Budgets, Exhausted};
 use frames::FrameScan;
@@ -119,10 +119,13 @@ pub struct H2 {
     queued: usize,
     /// Request-body bytes of all streams for which no credit came back.
     unreturned: usize,
+    /// What the client was given for all of them, and for those to come.
+    window: usize,
     pings: Option<PingPong>,
     /// The library may have a request, or something to write, that it had not when it was polled last.
     accept_due: bool,
     flush_due: bool,
+    probe_due: bool,
 }
 
 impl std::fmt::Debug for H2 {
@@ -158,9 +161,11 @@ impl H2 {
             writable: VecDeque::new(),
             queued: 0,
             unreturned: 0,
+            window: H2_CONNECTION_WINDOW,
             pings: None,
             accept_due: true,
             flush_due: true,
+            probe_due: false,
         }
     }
 
@@ -225,11 +230,31 @@ impl H2 {
         }
     }
 
+    /// The next thing that happened on one stream, never a `Request`: a short body may be here with its head.
+    pub fn poll_stream_event(&mut self, stream: StreamKey, now: Instant) -> Option<Event> {
+        find(&mut self.streams, stream)?;
+        self.poll_stream(stream.slot, now)
+    }
+
+    /// Sends a PING of no consequence with the next output: if the client has gone, its system says so.
+    pub fn probe(&mut self) {
+        self.probe_due = true;
+    }
+
+    /// True when polling for events, or taking the output, may bring something although nothing new has arrived.
+    pub fn has_news(&self) -> bool {
+        self.accept_due || self.flush_due || !self.events.is_empty()
+    }
+
     /// Moves what is to be sent to the end of `out`. To be called when what was output before is sent: that is taken as a
     /// sign of life of the client.
     pub fn output(&mut self, out: &mut Vec<u8>, now: Instant) {
         self.flush();
         let mut queues = self.queues.borrow_mut();
+        // Between two frames: the library writes whole ones. It ignores the answer to a PING that it did not send.
+        if std::mem::take(&mut self.probe_due) && matches!(self.phase, Phase::Open(_)) {
+            queues.output.extend_from_slice(frames::PROBE);
+        }
         if !queues.output.is_empty() {
             self.timers.output(now);
         }
@@ -253,9 +278,14 @@ impl H2 {
     }
 
     /// Ends a stream without, or in the middle of, an answer.
-    pub fn reset(&mut self, stream: StreamKey, reason: Reason) {
+    pub fn reset(&mut self, stream: StreamKey, why: Cut) {
         if let Some(entry) = find(&mut self.streams, stream) {
-            entry.send_reset(reason);
+            // RFC 9113 §7.
+            entry.send_reset(match why {
+                Cut::Internal => Reason::INTERNAL_ERROR,
+                Cut::Cancelled => Reason::CANCEL,
+                Cut::Refused => Reason::REFUSED_STREAM,
+            });
             self.forget(stream.slot);
         }
     }
@@ -449,11 +479,14 @@ impl H2 {
                 stream.last_data = now;
                 stream.continue_due = false;
                 self.unreturned += data.len();
-                if stream.received > self.options.body_size_max && !stream.is_websocket {
-                    return Some(self.refused(key, Refusal::BodyTooLarge));
-                }
-                if end {
+                let too_large =
+                    stream.received > self.options.body_size_max && !stream.is_websocket;
+                if end && !too_large {
                     stream.reading = Reading::Done;
+                }
+                self.widen();
+                if too_large {
+                    return Some(self.refused(key, Refusal::BodyTooLarge));
                 }
                 Some(Event::Body { stream: key, data, end })
             }
@@ -464,6 +497,18 @@ impl H2 {
                 }
                 Err(refusal) => Some(self.refused(key, refusal)),
             },
+        }
+    }
+
+    /// What lies with slow workers is not taken from the streams of others.
+    fn widen(&mut self) {
+        let wanted = (self.unreturned + H2_CONNECTION_WINDOW).min(H2_CONNECTION_WINDOW_MAX);
+        if let Phase::Open(connection) = &mut self.phase
+            && wanted >= self.window + EXCHANGE_WINDOW
+        {
+            self.window = wanted;
+            connection.set_target_window_size(u32::try_from(wanted).unwrap_or(i32::MAX as u32));
+            self.flush_due = true;
         }
     }
 

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     limits::{
-        EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_PING_INTERVAL, H2_PING_TIMEOUT, RATE_GRACE_MS,
-        SEND_TIMEOUT,
+        EXCHANGE_WINDOW, H2_CONNECTION_WINDOW_MAX, H2_PING_INTERVAL, H2_PING_TIMEOUT,
+        RATE_GRACE_MS, SEND_TIMEOUT,
     },
     proto::{error::Refusal, rate::MinRate},
 };
@@ -191,7 +191,7 @@ impl H2 {
         let mut due = Vec::new();
         // Since when a body is awaited: the one that is awaited longest.
         let mut since: Option<Instant> = None;
-        let crowded = self.unreturned >= H2_CONNECTION_WINDOW / 2;
+        let crowded = self.unreturned >= H2_CONNECTION_WINDOW_MAX / 2;
         for (slot, stream) in &self.streams {
             let key = StreamKey { slot, id: stream.id };
             if !crowded && awaits(stream) {

@@ -120,7 +120,7 @@ pub enum BadUpgrade {
 }
 
 /// Fields of an answer.
-type Extra = &'static [(&'static str, &'static [u8])];
+pub type Extra = &'static [(&'static str, &'static [u8])];
 
 impl BadUpgrade {
     /// The status, the text for the client, and the fields that go with them.
@@ -136,6 +136,18 @@ impl BadUpgrade {
             Self::Key => (400, "Malformed Sec-WebSocket-Key", &[]),
             Self::Subprotocol => (400, "Malformed Sec-WebSocket-Protocol", &[]),
             Self::Extension => (400, "Malformed Sec-WebSocket-Extensions", &[]),
+        }
+    }
+
+    /// As [`Self::answer`], where no protocol can be upgraded to: 426 would have to name one (RFC 9110 §15.5.22).
+    pub const fn extended_answer(self) -> (u16, &'static str, Extra) {
+        match self {
+            Self::Version => {
+                (400, "Sec-WebSocket-Version is not 13", &[("sec-websocket-version", b"13")])
+            }
+            Self::Method | Self::Body | Self::Key | Self::Subprotocol | Self::Extension => {
+                self.answer()
+            }
         }
     }
 }

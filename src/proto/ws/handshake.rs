@@ -36,7 +36,8 @@ pub struct DeflatePolicy {
 /// A request that may be answered with 101.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade {
-    accept: String,
+    /// The answer to the key; `None` for extended CONNECT, which has neither.
+    accept: Option<String>,
     /// Offered by the client, in its order.
     subprotocols: Vec<Vec<u8>>,
     deflate: Option<Deflate>,
@@ -76,10 +77,25 @@ pub fn handshake(
     }
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     Ok(Some(Upgrade {
-        accept: STANDARD.encode(digest),
+        accept: Some(STANDARD.encode(digest)),
         subprotocols: subprotocols(head)?,
         deflate: deflate(head, policy)?,
     }))
+}
+
+/// As [`handshake`], for extended CONNECT (RFC 8441 §5), read as the GET that it stands for: there are no key, no Upgrade and
+/// no Connection.
+///
+/// # Errors
+/// A [`BadUpgrade`] is answered by the edge.
+pub fn extended_handshake(
+    head: &RequestHead,
+    policy: Option<DeflatePolicy>,
+) -> Result<Upgrade, BadUpgrade> {
+    if only(head, b"sec-websocket-version") != Some(b"13") {
+        return Err(BadUpgrade::Version);
+    }
+    Ok(Upgrade { accept: None, subprotocols: subprotocols(head)?, deflate: deflate(head, policy)? })
 }
 
 impl Upgrade {
@@ -109,11 +125,12 @@ impl Upgrade {
         if chosen.next().is_some() {
             return Err(BadResponse::Subprotocol);
         }
-        let mut fields = vec![
-            ("connection", "Upgrade".to_owned()),
-            ("upgrade", "websocket".to_owned()),
-            ("sec-websocket-accept", self.accept.clone()),
-        ];
+        let mut fields = Vec::new();
+        if let Some(accept) = &self.accept {
+            fields.push(("connection", "Upgrade".to_owned()));
+            fields.push(("upgrade", "websocket".to_owned()));
+            fields.push(("sec-websocket-accept", accept.clone()));
+        }
         if let Some(deflate) = self.deflate {
             fields.push(("sec-websocket-extensions", confirmation(deflate)));
         }

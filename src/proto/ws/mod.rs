@@ -9,8 +9,8 @@
 //! Invariant: no message is ever held: it passes in pieces of at most `WS_PIECE_SIZE_MAX`, and what is remembered of it is
 //! its size, the beginning of one character and a decompressor's window. What is due to be sent unasked is at most one
 //! Ping, one Close, and Pongs for the latest Pings, however much arrives while nothing can be sent.
-//! tungstenite reads and writes the frame headers; every rule about what they say is here. Deliberately absent: a clock,
-//! and WebSockets over HTTP/2 (RFC 8441).
+//! tungstenite reads and writes the frame headers; every rule about what they say is here. Deliberately absent: a clock, and
+//! what carries the bytes, a connection or a stream (RFC 8441).
 
 #![forbid(unsafe_code)]
 
@@ -33,8 +33,8 @@ pub use deflate::{Deflate, Workspace};
 use deflate::{Deflater, Inflater};
 use encode::Outgoing;
 pub use encode::Piece;
-pub use error::{BadMessage, BadUpgrade, Violation};
-pub use handshake::{DeflatePolicy, Upgrade, handshake};
+pub use error::{BadMessage, BadUpgrade, Extra, Violation};
+pub use handshake::{DeflatePolicy, Upgrade, extended_handshake, handshake};
 
 use crate::limits;
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
 
-use super::script::Stage;
+use super::{super::client::Client, script::Stage};
 use crate::{
     ipc::{
         WorkerLane,
@@ -194,7 +194,7 @@ impl Chaos {
         for (index, connection) in &core.connections {
             if let Some(exchange) = connection.exchange() {
                 let entry = core.exchanges.get_mut(exchange).expect("an exchange that lives");
-                assert_eq!(entry.connection, Some(index));
+                assert_eq!(entry.client, Some(Client::Http1(index)));
                 named += 1;
             }
         }
@@ -202,7 +202,7 @@ impl Chaos {
         assert_eq!(all.len(), core.exchanges.len());
         let awaited = all
             .iter()
-            .filter(|index| core.exchanges.get_mut(**index).unwrap().connection.is_some())
+            .filter(|index| core.exchanges.get_mut(**index).unwrap().client.is_some())
             .count();
         assert_eq!(awaited, named);
         assert_eq!(core.exchanges.len(), self.stage.load.get() as usize);

@@ -28,8 +28,8 @@ use crate::{
     pool::{Incarnation, Link, Load, WorkerId},
     proto::{h1, route::Routes, tls::ServerConfig},
     shard::{
-        Command, Gauges, Handle, Limits, Listener, ListenerKind, Options, Report, TlsOptions,
-        WebSocketOptions,
+        Command, Gauges, Handle, HttpVersions, Limits, Listener, ListenerKind, Options, Report,
+        TlsOptions, WebSocketOptions,
         turn::{Shard, kind},
     },
     uring::{Completion, Driver, Event, Lease, Stats, Token, Wait},
@@ -181,6 +181,7 @@ impl Stage {
             shard: 0,
             listeners: vec![Listener { socket, address: None, kind }],
             tls,
+            http: HttpVersions::Auto,
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),

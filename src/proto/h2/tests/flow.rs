@@ -6,10 +6,14 @@ use super::{
     raw::{DATA, PING, Raw, WINDOW_UPDATE, frame, get, post, settings, window_update},
 };
 use crate::{
-    limits::{EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_QUANTUM, H2_UNSENT_SIZE_MAX},
+    limits::{
+        EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_CONNECTION_WINDOW_MAX, H2_QUANTUM,
+        H2_UNSENT_SIZE_MAX,
+    },
     proto::{
         h2::{Event, Options, PREFACE, StreamKey},
         head::BodyLength,
+        stream::Cut,
     },
 };
 
@@ -190,7 +194,7 @@ fn without_credit_an_upload_stops_at_its_window() {
 #[test]
 fn uploads_of_one_connection_share_a_window() {
     let mut pair = Pair::with(&h2::client::Builder::new(), BIG);
-    let uploads: Vec<_> = (0..8)
+    let uploads: Vec<_> = (0..40)
         .map(|_| {
             let (future, mut upload) = pair.send(Pair::request("POST"), false);
             upload.send_data(vec![7; EXCHANGE_WINDOW].into(), false).unwrap();
@@ -206,14 +210,38 @@ fn uploads_of_one_connection_share_a_window() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(received, H2_CONNECTION_WINDOW);
+    // Of the first, which nobody has taken, no more than this is held for the sake of the others.
+    assert_eq!(received, H2_CONNECTION_WINDOW_MAX);
     // What ends gives its part back, credit or not.
     for stream in &streams[..4] {
-        pair.engine.reset(*stream, h2::Reason::CANCEL);
+        pair.engine.reset(*stream, Cut::Cancelled);
     }
     let more = pair.run().len();
     assert!(more > 0, "the others go on");
     drop(uploads);
+}
+
+#[test]
+fn uploads_that_lie_with_slow_workers_do_not_hold_up_another() {
+    let mut pair = Pair::with(&h2::client::Builder::new(), BIG);
+    let mut uploads = Vec::new();
+    for _ in 0..8 {
+        let (future, mut upload) = pair.send(Pair::request("POST"), false);
+        upload.send_data(vec![7; EXCHANGE_WINDOW].into(), false).unwrap();
+        uploads.push((future, upload));
+    }
+    assert_eq!(bytes_of(&pair.run()), 8 * EXCHANGE_WINDOW);
+    let (_future, mut upload) = pair.send(Pair::request("POST"), false);
+    upload.send_data(vec![7; 1000].into(), true).unwrap();
+    assert_eq!(bytes_of(&pair.run()), 1000);
+}
+
+fn bytes_of(events: &[Event]) -> usize {
+    let bodies = events.iter().map(|event| match event {
+        Event::Body { data, .. } => data.len(),
+        _ => 0,
+    });
+    bodies.sum()
 }
 
 #[test]

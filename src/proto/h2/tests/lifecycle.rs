@@ -1,7 +1,5 @@
 //! How connections begin and end.
 
-use h2::Reason;
-
 use super::{
     client::Pair,
     raw::{
@@ -9,7 +7,10 @@ use super::{
         rst_stream, settings,
     },
 };
-use crate::proto::h2::{Event, PREFACE, Preface, preface};
+use crate::proto::{
+    h2::{Event, PREFACE, Preface, preface},
+    stream::Cut,
+};
 
 /// The last stream that a GOAWAY promises to serve, and its reason.
 fn goaway(raw: &mut Raw) -> Vec<(u32, u32)> {
@@ -114,7 +115,7 @@ fn the_end_of_input_ends_every_request() {
 fn a_reset_of_ours_says_why() {
     let mut raw = Raw::open();
     let stream = raw.begin(&get(1));
-    raw.engine.reset(stream, Reason::CANCEL);
+    raw.engine.reset(stream, Cut::Cancelled);
     assert_eq!(raw.reset_with(1), CANCEL);
     assert!(raw.engine.is_idle());
 }

@@ -8,6 +8,7 @@ use crate::proto::{
     error::{BadResponse, Refusal},
     h2::{Event, StreamKey},
     head::BodyLength,
+    stream::Cut,
 };
 
 /// A request of this method that waits for its answer.
@@ -208,7 +209,7 @@ fn a_response_that_fails_in_the_middle_is_a_reset() {
     respond(&mut pair, stream, &Head::new(200, &[], BodyLength::Known(10))).unwrap();
     assert_eq!(pair.engine.body(stream, b"hello", false, pair.now), Ok(5));
     pair.run();
-    pair.engine.reset(stream, Reason::INTERNAL_ERROR);
+    pair.engine.reset(stream, Cut::Internal);
     pair.run();
     let (_, mut body) = pair.begun(future);
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
@@ -276,7 +277,7 @@ fn calls_about_a_stream_that_has_ended_do_nothing() {
     raw.engine.respond(old, &head.get(), DATE, false).unwrap();
     assert_eq!(raw.engine.body(old, b"x", true, raw.now), Ok(1));
     raw.engine.credit(old, 100, raw.now);
-    raw.engine.reset(old, Reason::CANCEL);
+    raw.engine.reset(old, Cut::Cancelled);
     raw.engine.refuse(old, Refusal::TooSlow, DATE, raw.now);
     assert_eq!(raw.frames(), []);
     assert_eq!(raw.engine.streams(), 1);

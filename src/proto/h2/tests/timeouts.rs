@@ -18,6 +18,7 @@ use crate::{
         error::Refusal,
         h2::{Event, PREFACE, StreamKey},
         head::BodyLength,
+        stream::Cut,
     },
 };
 
@@ -240,7 +241,7 @@ fn a_zero_window_stall_ends_its_stream() {
     assert_eq!(pass(&mut raw, MS), [Event::Reset { stream }]);
     assert_eq!(raw.reset_with(1), CANCEL);
     assert!(!raw.engine.is_closed(), "its sibling waits for its answer");
-    raw.engine.reset(other, h2::Reason::CANCEL);
+    raw.engine.reset(other, Cut::Cancelled);
 }
 
 #[test]
