@@ -309,7 +309,8 @@ class Multiplexed(Client):
     def begin(self, method: str, target: str, fields: Fields = (), body: Content = b"", *, more: bool = False) -> Streamed:
         found = [(name.lower(), value) for name, value in sized(fields, body, more=more)]
         pseudo = [(":method", method), (":scheme", self.scheme), (":authority", _host(found)), (":path", target)]
-        exchange = self._begin([*pseudo, *((n, v) for n, v in found if n != "host")], end=not body and not more, to=method)
+        fields = [*pseudo, *((n, v) for n, v in found if n != "host")]
+        exchange = self._begin(fields, end=body == b"" and not more, to=method)
         if not isinstance(body, bytes):
             for piece in body:
                 exchange.send(piece)
