@@ -150,6 +150,8 @@ pub const CALL_SIZE_MAX: usize = 256 * 1024 * 1024;
 /// The names of module and function together; they travel where a request's path does.
 pub const CALL_NAME_SIZE_MAX: usize = START_LINE_SIZE_MAX;
 
+/// While the streams of a connection hold more of their responses than this, none of its further requests is begun.
+pub const STREAMS_UNSENT_MAX: usize = 4 * EXCHANGE_WINDOW;
 /// Events of one connection with many streams that are served before other connections get their turn.
 pub const STREAM_EVENTS_MAX: usize = 64;
 /// As [`H2_CONNECTION_WINDOW`], when workers leave so much lying that other streams of the connection could not send any more.

@@ -246,7 +246,7 @@ def test_every_option_can_be_given_in_the_environment(tmp_path: Path) -> None:
         process.finish(0)
     finally:
         process.end(strictly=False)
-    assert '"GET /fails" 500 ' in log.read_text()
+    assert '"GET /fails HTTP/1.0" 500 ' in log.read_text()
 
 
 def test_the_command_line_wins_over_the_environment(serve: Serve, tmp_path: Path) -> None:
@@ -304,7 +304,9 @@ def test_the_access_log_on_stdout(serve: Serve) -> None:
     server = serve("echo:app", "--access-log", "-").ready()
     server.get("/tag/x")
     line = server.out.wait(r"(?m)^(.*)\n$")[0][1]
-    assert re.fullmatch(r'127\.0\.0\.1:\d+ \[\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\] "GET /tag/x" 200 11 0\.\d{6}', line), line
+    assert re.fullmatch(
+        r'127\.0\.0\.1:\d+ \[\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\] "GET /tag/x HTTP/1.1" 200 11 0\.\d{6}', line
+    ), line
 
 
 def test_no_access_log_unless_asked_for(serve: Serve) -> None:

@@ -207,7 +207,7 @@ def test_an_access_log_line_is_written_soon_even_if_no_other_request_comes(serve
     path = tmp_path / "access.log"
     server = serve("echo:app", "--access-log", path).ready()
     server.get("/tag/only")
-    until("the line is written", lambda: '"GET /tag/only" 200 ' in path.read_text(), 5)
+    until("the line is written", lambda: '"GET /tag/only HTTP/1.1" 200 ' in path.read_text(), 5)
 
 
 def test_the_access_log_is_reopened_on_request(serve: Serve, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_the_access_log_is_reopened_on_request(serve: Serve, tmp_path: Path) -> 
     server.get("/nowhere")
     server.signal(signal.SIGTERM)
     server.finish(0)
-    assert '"GET /tag/one?q=%22x%22" 200 13 0.0' in rotated.read_text()
+    assert '"GET /tag/one?q=%22x%22 HTTP/1.1" 200 13 0.0' in rotated.read_text()
     assert rotated.read_text().startswith("127.0.0.1:")
     (line,) = path.read_text().splitlines()
-    assert '"GET /nowhere" 404 ' in line
+    assert '"GET /nowhere HTTP/1.1" 404 ' in line

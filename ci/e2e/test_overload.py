@@ -13,6 +13,8 @@ from payload import pattern
 from server import Server, until
 
 Start = Callable[..., Server]
+LOGGED = {"h1": "HTTP/1.1", "h1-tls": "HTTP/1.1", "h2c": "HTTP/2.0", "h2-tls": "HTTP/2.0", "h3": "HTTP/3.0"}
+"""As the access log writes them."""
 
 
 class Room:
@@ -102,7 +104,9 @@ def test_an_idle_connection_is_closed_in_order(gated: Start) -> None:
         client.wait_end(10)
 
 
-def test_a_request_that_lasts_too_long_is_answered_504_and_cancelled(gated: Start, room: Room, tmp_path: Path) -> None:
+def test_a_request_that_lasts_too_long_is_answered_504_and_cancelled(
+    gated: Start, version: str, room: Room, tmp_path: Path
+) -> None:
     server = gated("--request-timeout", "0.5")
     with server.client() as client:
         response = client.request("GET", "/wait/late")
@@ -110,7 +114,7 @@ def test_a_request_that_lasts_too_long_is_answered_504_and_cancelled(gated: Star
         room.wait("cancelled", ["late"])
         assert client.request("GET", "/tag/next").json == {"tag": "next"}
         assert client.connections == 1, "the same connection"
-    logged(tmp_path, '"GET /wait/late" 504 0 ')
+    logged(tmp_path, f'"GET /wait/late {LOGGED[version]}" 504 0 ')
 
 
 def test_a_stuck_event_loop_costs_its_worker_its_life(gated: Start, room: Room) -> None:
@@ -188,7 +192,9 @@ def test_who_waits_too_long_is_answered_503_and_the_stuck_one_holds_up_nobody_el
 
 
 @pytest.mark.parametrize("leave", ["cancel", "reset"])
-def test_a_client_that_goes_while_its_request_waits_is_forgotten(gated: Start, room: Room, tmp_path: Path, leave: str) -> None:
+def test_a_client_that_goes_while_its_request_waits_is_forgotten(
+    gated: Start, version: str, room: Room, tmp_path: Path, leave: str
+) -> None:
     server = gated("--inflight-max", "1")
     with server.client() as client, server.client() as other:
         first = client.begin("GET", "/wait/a")
@@ -201,7 +207,7 @@ def test_a_client_that_goes_while_its_request_waits_is_forgotten(gated: Start, r
         assert first.response().json == {"waited": "a"}
         assert client.request("GET", "/tag/x").status == 200
     assert room.events("begin") == ["a"]
-    logged(tmp_path, '"GET /wait/gone" 499 0 ')
+    logged(tmp_path, f'"GET /wait/gone {LOGGED[version]}" 499 0 ')
 
 
 def depart(client: Client, exchange: Exchange, how: str) -> None:
@@ -265,11 +271,11 @@ def test_what_a_worker_had_not_taken_when_it_died_goes_to_another_whatever_its_m
 
 @pytest.mark.parametrize("leave", ["cancel", "reset"])
 def test_a_client_that_goes_away_is_written_down_and_its_handler_cancelled(
-    gated: Start, room: Room, tmp_path: Path, leave: str
+    gated: Start, version: str, room: Room, tmp_path: Path, leave: str
 ) -> None:
     with gated().client() as client:
         exchange = client.begin("GET", "/wait/left")
         room.wait("begin", ["left"])
         depart(client, exchange, leave)
         room.wait("cancelled", ["left"])
-    logged(tmp_path, '"GET /wait/left" 499 0 ')
+    logged(tmp_path, f'"GET /wait/left {LOGGED[version]}" 499 0 ')

@@ -5,7 +5,7 @@
 
 use std::{io::Write as _, net::SocketAddr, time::Duration};
 
-use crate::proto::head::RequestHead;
+use crate::proto::head::{RequestHead, Version};
 
 /// Handed over when it has grown to this, and at every sweep.
 const BUFFER_SIZE: usize = 32 * 1024;
@@ -32,6 +32,12 @@ impl Line {
             request.push(b'?');
             escape(query, &mut request);
         }
+        request.extend_from_slice(match head.version {
+            Version::Http10 => b" HTTP/1.0",
+            Version::Http11 => b" HTTP/1.1",
+            Version::Http2 => b" HTTP/2.0",
+            Version::Http3 => b" HTTP/3.0",
+        });
         Self { peer, request, status: 0, bytes: 0 }
     }
 }
@@ -53,7 +59,7 @@ pub(super) struct AccessLog {
 }
 
 impl AccessLog {
-    /// `peer [date] "METHOD target" status bytes seconds`.
+    /// `peer [date] "METHOD target version" status bytes seconds`.
     pub(super) fn write(&mut self, line: &Line, date: &[u8], took: Duration) {
         let out = &mut self.lines;
         let written = match line.peer {
@@ -93,12 +99,15 @@ mod tests {
 
     #[test]
     fn a_line_tells_who_what_and_how_long() {
-        let line = Line { peer: None, request: b"GET /".to_vec(), status: 200, bytes: 12 };
+        let line = Line { peer: None, request: b"GET / HTTP/1.1".to_vec(), status: 200, bytes: 12 };
         let mut log = AccessLog::default();
         log.write(&line, b"Sun, 22 Nov 2026 12:00:00 GMT", Duration::from_micros(1500));
         assert_eq!(log.take(false), None);
         let lines = log.take(true).unwrap();
-        assert_eq!(lines, b"unix [Sun, 22 Nov 2026 12:00:00 GMT] \"GET /\" 200 12 0.001500\n");
+        assert_eq!(
+            lines,
+            b"unix [Sun, 22 Nov 2026 12:00:00 GMT] \"GET / HTTP/1.1\" 200 12 0.001500\n"
+        );
         assert_eq!(log.take(true), None);
     }
 }

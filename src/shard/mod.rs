@@ -11,6 +11,7 @@ mod client;
 mod clock;
 mod conn;
 mod deadlines;
+mod engine;
 mod exchange;
 mod h2;
 pub mod handle;

@@ -17,8 +17,9 @@ use std::{net::SocketAddr, time::Instant};
 use super::{
     Core,
     answer::CLIENT_GONE,
-    client::{Client, Respond, Saying, exceeds, head_of},
+    client::{Respond, Saying, exceeds, head_of},
     conn::Verdict,
+    engine::Engine,
     serve::{Asked, unavailable},
     tls::{HSTS, Secure},
     websocket::{Site, Talk, WebSocket},
@@ -28,140 +29,12 @@ use crate::{
     limits,
     proto::{
         answer::EdgeAnswer,
-        error::{BadResponse, Refusal},
-        h2::H2,
-        head::{BodyLength, Method, RequestHead, ResponseHead},
+        error::BadResponse,
+        head::{BodyLength, Method, ResponseHead},
         stream::{Cut, Event, StreamKey},
     },
     span::{Field, Span},
 };
-
-/// What an engine of many streams can do; each method is the engine's own of this name.
-pub(super) trait Engine: Sized {
-    /// Where the shard has what belongs to a connection, as long as it serves.
-    fn place(core: &mut Core, connection: usize) -> Option<&mut Option<Box<Streams<Self>>>>;
-    /// How exchanges name a stream.
-    fn client(connection: usize, stream: StreamKey) -> Client;
-
-    fn poll_event(&mut self, head: &mut RequestHead, now: Instant) -> Option<Event>;
-    fn poll_stream_event(&mut self, stream: StreamKey, now: Instant) -> Option<Event>;
-    fn respond(
-        &mut self,
-        stream: StreamKey,
-        head: &ResponseHead<'_>,
-        date: &[u8],
-        end: bool,
-    ) -> Result<(), BadResponse>;
-    fn body(
-        &mut self,
-        stream: StreamKey,
-        data: &[u8],
-        end: bool,
-        now: Instant,
-    ) -> Result<usize, BadResponse>;
-    fn trailers(
-        &mut self,
-        stream: StreamKey,
-        trailers: &ResponseHead<'_>,
-    ) -> Result<(), BadResponse>;
-    fn informational(
-        &mut self,
-        stream: StreamKey,
-        head: &ResponseHead<'_>,
-    ) -> Result<(), BadResponse>;
-    fn go_on(&mut self, stream: StreamKey);
-    fn answer(
-        &mut self,
-        stream: StreamKey,
-        answer: &EdgeAnswer,
-        date: &[u8],
-    ) -> Result<(), BadResponse>;
-    fn refuse(&mut self, stream: StreamKey, refusal: Refusal, date: &[u8], now: Instant);
-    fn credit(&mut self, stream: StreamKey, bytes: usize, now: Instant);
-    fn reset(&mut self, stream: StreamKey, why: Cut);
-    fn response_waits(&self, stream: StreamKey) -> bool;
-}
-
-/// Implements [`Engine`] by the engine's own methods; the field `$connections` of [`Core`] has the connections.
-macro_rules! engine {
-    ($engine:ty, $client:path, $connections:ident) => {
-        impl Engine for $engine {
-            fn place(
-                core: &mut Core,
-                connection: usize,
-            ) -> Option<&mut Option<Box<Streams<Self>>>> {
-                let connection = core.$connections.get_mut(connection)?;
-                Some(&mut connection.streams)
-            }
-            fn client(connection: usize, stream: StreamKey) -> Client {
-                $client(connection, stream)
-            }
-            fn poll_event(&mut self, head: &mut RequestHead, now: Instant) -> Option<Event> {
-                self.poll_event(head, now)
-            }
-            fn poll_stream_event(&mut self, stream: StreamKey, now: Instant) -> Option<Event> {
-                self.poll_stream_event(stream, now)
-            }
-            fn respond(
-                &mut self,
-                stream: StreamKey,
-                head: &ResponseHead<'_>,
-                date: &[u8],
-                end: bool,
-            ) -> Result<(), BadResponse> {
-                self.respond(stream, head, date, end)
-            }
-            fn body(
-                &mut self,
-                stream: StreamKey,
-                data: &[u8],
-                end: bool,
-                now: Instant,
-            ) -> Result<usize, BadResponse> {
-                self.body(stream, data, end, now)
-            }
-            fn trailers(
-                &mut self,
-                stream: StreamKey,
-                trailers: &ResponseHead<'_>,
-            ) -> Result<(), BadResponse> {
-                self.trailers(stream, trailers)
-            }
-            fn informational(
-                &mut self,
-                stream: StreamKey,
-                head: &ResponseHead<'_>,
-            ) -> Result<(), BadResponse> {
-                self.informational(stream, head)
-            }
-            fn go_on(&mut self, stream: StreamKey) {
-                self.go_on(stream);
-            }
-            fn answer(
-                &mut self,
-                stream: StreamKey,
-                answer: &EdgeAnswer,
-                date: &[u8],
-            ) -> Result<(), BadResponse> {
-                self.answer(stream, answer, date)
-            }
-            fn refuse(&mut self, stream: StreamKey, refusal: Refusal, date: &[u8], now: Instant) {
-                self.refuse(stream, refusal, date, now);
-            }
-            fn credit(&mut self, stream: StreamKey, bytes: usize, now: Instant) {
-                self.credit(stream, bytes, now);
-            }
-            fn reset(&mut self, stream: StreamKey, why: Cut) {
-                self.reset(stream, why);
-            }
-            fn response_waits(&self, stream: StreamKey) -> bool {
-                self.response_waits(stream)
-            }
-        }
-    };
-}
-
-engine!(H2, Client::Http2, connections);
 
 /// Where a connection's requests come from.
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +53,8 @@ pub(super) struct Streams<E> {
     /// By [`StreamKey::slot`].
     entries: Vec<Option<Entry>>,
     open: usize,
+    /// Bytes of responses that the engine has not taken, of all streams.
+    unsent: usize,
     /// The client was asked for no more requests.
     pub(super) leaving: bool,
 }
@@ -196,6 +71,8 @@ struct Entry {
     /// Body of the response that the engine has not taken, from `at` on.
     unsent: Vec<u8>,
     at: usize,
+    /// How much of it the connection has counted.
+    counted: usize,
     /// What follows that.
     then: Then,
     websocket: Option<WebSocket>,
@@ -220,12 +97,14 @@ enum Then {
 pub(super) struct Stream<'a, E> {
     engine: &'a mut E,
     entry: &'a mut Entry,
+    /// Of the connection.
+    unsent: &'a mut usize,
     secure: bool,
 }
 
 impl<E: Engine> Streams<E> {
     pub(super) fn new(engine: E, origin: Origin) -> Self {
-        Self { engine, origin, entries: Vec::new(), open: 0, leaving: false }
+        Self { engine, origin, entries: Vec::new(), open: 0, unsent: 0, leaving: false }
     }
 
     /// Streams whose response is not with the engine to its end.
@@ -236,7 +115,8 @@ impl<E: Engine> Streams<E> {
     /// The stream of this key, if it has not ended.
     pub(super) fn stream(&mut self, key: StreamKey) -> Option<Stream<'_, E>> {
         let entry = self.entries.get_mut(key.slot())?.as_mut().filter(|entry| entry.key == key)?;
-        Some(Stream { engine: &mut self.engine, entry, secure: self.origin.secure })
+        let Self { engine, unsent, origin, .. } = self;
+        Some(Stream { engine, entry, unsent, secure: origin.secure })
     }
 
     /// Streams whose request has not been read to its end.
@@ -274,6 +154,7 @@ impl<E: Engine> Streams<E> {
         let slot = self.entries.get_mut(key.slot())?;
         let entry = slot.take_if(|entry| entry.key == key);
         self.open -= usize::from(entry.is_some());
+        self.unsent -= entry.as_ref().map_or(0, |entry| entry.counted);
         entry
     }
 
@@ -364,6 +245,7 @@ impl Entry {
             request_ended,
             unsent: Vec::new(),
             at: 0,
+            counted: 0,
             then: Then::More,
             websocket: None,
             heard: Vec::new(),
@@ -396,7 +278,14 @@ impl<E: Engine> Stream<'_, E> {
             }
         }
         self.entry.unsent.extend_from_slice(rest);
+        self.count();
         Ok(())
+    }
+
+    /// Brings the books up to date.
+    fn count(&mut self) {
+        let left = self.entry.unsent.len() - self.entry.at;
+        *self.unsent = *self.unsent - std::mem::replace(&mut self.entry.counted, left) + left;
     }
 
     /// Gives the engine more of what waits.
@@ -407,11 +296,12 @@ impl<E: Engine> Stream<'_, E> {
         }
         let rest = unsent.get(*at..).unwrap_or_default();
         *at += self.engine.body(*key, rest, matches!(then, Then::End), now)?;
-        if *at < unsent.len() {
-            return Ok(());
+        let is_all = *at == unsent.len();
+        if is_all {
+            (*unsent, *at) = (Vec::new(), 0);
         }
-        (*unsent, *at) = (Vec::new(), 0);
-        self.finish()
+        self.count();
+        if is_all { self.finish() } else { Ok(()) }
     }
 
     /// The engine has taken all of the body so far.
@@ -555,6 +445,7 @@ impl Core {
     pub(super) fn pump<E: Engine>(&mut self, index: usize) -> bool {
         // Taken out for the while: nothing below looks for a stream in its place.
         let Some(mut streams) = E::place(self, index).and_then(Option::take) else { return false };
+        streams.engine.hold_requests(streams.unsent > limits::STREAMS_UNSENT_MAX);
         let mut heard = Vec::new();
         let more =
             (0..limits::STREAM_EVENTS_MAX).all(|_| self.step(index, &mut streams, &mut heard));

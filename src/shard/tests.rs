@@ -5,12 +5,14 @@ mod books;
 mod chaos;
 mod deadlines;
 mod departure;
+mod http2;
 mod overload;
 mod progress;
 mod rescue;
 mod script;
 mod tls;
 mod websocket;
+mod websocket2;
 
 use std::{
     io::{Read, Write},

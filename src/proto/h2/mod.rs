@@ -126,6 +126,9 @@ pub struct H2 {
     accept_due: bool,
     flush_due: bool,
     probe_due: bool,
+    /// Requests are to wait; and there may be some that do.
+    holds: bool,
+    accept_held: bool,
 }
 
 impl std::fmt::Debug for H2 {
@@ -166,6 +169,8 @@ impl H2 {
             accept_due: true,
             flush_due: true,
             probe_due: false,
+            holds: false,
+            accept_held: false,
         }
     }
 
@@ -221,6 +226,12 @@ impl H2 {
             if !std::mem::take(&mut self.accept_due) {
                 return None;
             }
+            if self.holds {
+                // What concerns the streams that are there is read all the same.
+                self.accept_held = true;
+                self.drive();
+                continue;
+            }
             if let Some((request, respond)) = self.accept() {
                 self.accept_due = true;
                 if let Some(event) = self.open(request, respond, head, now) {
@@ -239,6 +250,14 @@ impl H2 {
     /// Sends a PING of no consequence with the next output: if the client has gone, its system says so.
     pub fn probe(&mut self) {
         self.probe_due = true;
+    }
+
+    /// Whether requests are to wait: those that are here, and those that come, are not reported until this is over.
+    pub fn hold_requests(&mut self, hold: bool) {
+        self.holds = hold;
+        if !hold {
+            self.accept_due |= std::mem::take(&mut self.accept_held);
+        }
     }
 
     /// True when polling for events, or taking the output, may bring something although nothing new has arrived.
@@ -345,13 +364,18 @@ impl H2 {
 
     /// Lets the library write what it has.
     fn flush(&mut self) {
-        if !std::mem::take(&mut self.flush_due) {
-            return;
+        if std::mem::take(&mut self.flush_due) {
+            // It reads as well, and may so come to have requests.
+            self.accept_due |= self.queues.borrow().waiting() > 0;
+            self.drive();
         }
+    }
+
+    /// Lets the library read and write, and keep the requests that it comes to have.
+    fn drive(&mut self) {
         self.shake_hands();
         let Phase::Open(connection) = &mut self.phase else { return };
-        // It reads as well, and may so come to have requests.
-        self.accept_due |= self.queues.borrow().waiting() > 0;
+        self.flush_due = false;
         let is_over = connection.poll_closed(&mut unwoken()).is_ready();
         self.queued = 0;
         if is_over {

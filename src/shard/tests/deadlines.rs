@@ -151,7 +151,7 @@ fn a_request_that_lasts_too_long_is_answered_504_and_cancelled_and_the_connectio
     assert_eq!((stage.held(), stage.load.get()), ((1, 0), 0));
     stage.wait(SECOND);
     let Ok(Report::AccessLog(lines)) = stage.reports.try_recv() else { panic!("a line") };
-    assert!(String::from_utf8(lines).unwrap().contains("\"GET /hang\" 504 0 3."));
+    assert!(String::from_utf8(lines).unwrap().contains("\"GET /hang HTTP/1.1\" 504 0 3."));
 }
 
 #[test]

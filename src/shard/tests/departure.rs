@@ -42,7 +42,7 @@ fn a_client_that_half_closes_behind_its_request_is_let_go_and_its_exchange_cance
     stage.finish(client);
     assert_eq!(stage.held(), (0, 1));
     assert_eq!(cancel(&mut stage), Some(Cancellation::ClientGone));
-    assert!(log(&mut stage).contains("\"GET /hang\" 499 0 "));
+    assert!(log(&mut stage).contains("\"GET /hang HTTP/1.1\" 499 0 "));
     assert!(stage.lane.send_abort(id).unwrap());
     stage.publish();
     assert_eq!((stage.held(), stage.load.get(), stage.gauge(|g| &g.abandoned)), ((0, 0), 0, 1));
@@ -86,7 +86,7 @@ fn a_response_that_is_out_to_its_end_is_delivered_behind_the_clients_fin() {
     stage.unstick();
     assert!(stage.sent(client).ends_with("\r\n\r\nok"), "{}", stage.sent(client));
     assert_eq!((stage.held(), stage.gauge(|g| &g.abandoned)), ((0, 0), 0));
-    assert!(log(&mut stage).contains("\"GET /hang\" 200 2 "));
+    assert!(log(&mut stage).contains("\"GET /hang HTTP/1.1\" 200 2 "));
 }
 
 #[test]
@@ -144,5 +144,5 @@ fn a_client_that_goes_while_its_request_waits_leaves_nothing_behind() {
     stage.attach();
     assert!(stage.lane.receive().unwrap().is_none());
     assert_eq!(stage.gauge(|g| &g.abandoned), 1);
-    assert!(log(&mut stage).contains("\"GET /hang\" 499 0 "));
+    assert!(log(&mut stage).contains("\"GET /hang HTTP/1.1\" 499 0 "));
 }

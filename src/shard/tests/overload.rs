@@ -56,7 +56,7 @@ fn beyond_the_queue_there_is_503_at_once_and_the_connection_is_kept() {
     stage.wait(limits::SWEEP_INTERVAL);
     let report = stage.reports.try_recv().unwrap();
     let Report::AccessLog(lines) = report else { panic!("{report:?}") };
-    assert!(String::from_utf8(lines).unwrap().contains("\"GET /user/7\" 503 0 "));
+    assert!(String::from_utf8(lines).unwrap().contains("\"GET /user/7 HTTP/1.1\" 503 0 "));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn who_waits_too_long_is_answered_503_and_one_that_is_stuck_does_not_hold_up_the
     stage.wait(limits::SWEEP_INTERVAL);
     let report = stage.reports.try_recv().unwrap();
     let Report::AccessLog(lines) = report else { panic!("{report:?}") };
-    assert!(String::from_utf8(lines).unwrap().contains("\"GET /user/2\" 503 0 "));
+    assert!(String::from_utf8(lines).unwrap().contains("\"GET /user/2 HTTP/1.1\" 503 0 "));
     // A second worker: what comes now does not wait for the first.
     stage.attach();
     stage.send(waiting, &hang(3));

@@ -14,14 +14,14 @@ use crate::{
 const ASK: &str = "GET /ws HTTP/1.1\r\nhost: test\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                    sec-websocket-protocol: a, b\r\n\r\n";
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-const CLOSE: u8 = 0x88;
-const PING: u8 = 0x89;
+pub(super) const TEXT: u8 = 0x81;
+pub(super) const BINARY: u8 = 0x82;
+pub(super) const CLOSE: u8 = 0x88;
+pub(super) const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
 /// A client's frame; its mask is zero.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match u16::try_from(payload.len()) {
         Ok(len @ 0..126) => frame.push(0x80 | u8::try_from(len).unwrap()),
@@ -131,7 +131,7 @@ impl Session {
 }
 
 /// The id of the next request, which asks for a WebSocket.
-fn asked(stage: &mut Stage) -> u64 {
+pub(super) fn asked(stage: &mut Stage) -> u64 {
     match stage.lane.receive().unwrap() {
         Some((id, ToWorker::Request(request))) => {
             assert!(request.websocket && request.end && request.route == 5);
@@ -141,7 +141,7 @@ fn asked(stage: &mut Stage) -> u64 {
     }
 }
 
-fn answer(stage: &mut Stage, id: u64, status: u16, fields: &[(&str, &str)]) {
+pub(super) fn answer(stage: &mut Stage, id: u64, status: u16, fields: &[(&str, &str)]) {
     let mut blob = Vec::new();
     let mut span = |text: &str| {
         let start = blob.len();
@@ -273,7 +273,7 @@ fn a_client_that_closes_is_answered_and_its_worker_told() {
     assert_eq!(session.heard(), b"\x88\x05\x0f\xa0bye");
     assert_eq!(session.got(), Some(Got::Close(4000, b"bye".to_vec())));
     session.parts();
-    assert!(log(&mut session.stage).contains("\"GET /ws\" 101 5 "));
+    assert!(log(&mut session.stage).contains("\"GET /ws HTTP/1.1\" 101 5 "));
     // The worker is not done for all that.
     assert_eq!(session.stage.held(), (0, 1));
     session.worker_says(b"late", true);
