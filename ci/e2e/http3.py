@@ -43,6 +43,18 @@ class _Quic(QuicConnection):
             super()._write_stream_limits(builder=builder, space=space, stream=stream)
 
 
+class _H3(H3Connection):
+    """The library compares content-length with the content of answers to HEAD, too."""
+
+    def __init__(self, quic: QuicConnection) -> None:
+        super().__init__(quic)
+        self.to_head: set[int] = set()
+
+    def _check_content_length(self, stream: Any) -> None:
+        if stream.stream_id not in self.to_head:
+            super()._check_content_length(stream)
+
+
 class Http3(Multiplexed):
     version = "3"
 
@@ -74,7 +86,7 @@ class Http3(Multiplexed):
             session_ticket_handler=self.tickets.append,
         )
         self._quic.unread = lambda stream: self._exchanges[stream].held if stream in self._exchanges else 0
-        self._h3 = H3Connection(self._quic)
+        self._h3 = _H3(self._quic)
         self._sockets = [self._bound()]
         try:
             with self.turn():
@@ -160,6 +172,8 @@ class Http3(Multiplexed):
 
     def open(self, fields: list[tuple[str, str]], *, end: bool) -> int:
         stream = self._quic.get_next_available_stream_id()
+        if (":method", "HEAD") in fields:
+            self._h3.to_head.add(stream)
         self._h3.send_headers(stream, [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields], end)
         return stream
 
