@@ -199,6 +199,100 @@ pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// ...and given up after this. What was sent before may still lie in the kernel, behind a slow link.
 pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A client without a request that was told that the server leaves, and has not shown that it heard, is left after this.
+pub const H2_LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// QUIC connections of one shard, unless configured otherwise.
+pub const QUIC_CONNECTIONS_MAX: usize = 32 * 1024;
+/// QUIC handshakes of one shard in progress, unless configured otherwise. From half of them on, clients have to show that
+/// they receive what is sent to their address (Retry).
+pub const QUIC_HANDSHAKES_MAX: usize = 2000;
+/// Handshakes of one client in progress (an IPv4 address, or an IPv6 network of 64 bits) from which on it has to show that...
+pub const QUIC_RETRY_PER_ADDRESS_FROM: usize = 32;
+/// ...and those that it may have at all.
+pub const QUIC_HANDSHAKES_PER_ADDRESS_MAX: usize = 256;
+/// A QUIC connection without a packet for so long is over (RFC 9000 §10.1).
+pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a client to come back with the token of a Retry.
+pub const QUIC_TOKEN_LIFETIME: Duration = Duration::from_secs(10);
+/// Stateless resets of one shard in a second.
+pub const QUIC_RESETS_PER_S: u32 = 100;
+/// Connection ids that a client may give us, and paths that a connection has in its life: quiche keeps those that a client
+/// has left, so that after as many changes of its address it needs a new connection.
+pub const QUIC_PATHS_MAX: u64 = 16;
+/// Connection ids that a client has of us at one time, if it takes as many.
+pub const QUIC_IDS_MAX: usize = 4;
+/// The largest UDP payload that is tried: Ethernet's, less the headers of IPv6 and UDP.
+pub const QUIC_DATAGRAM_SIZE_MAX: usize = 1452;
+/// For how long clients remember that there is HTTP/3 (RFC 7838 §3.1), unless configured otherwise: a day.
+pub const ALT_SVC_MAX_AGE_S: u64 = 86_400;
+/// Sends of one shard's UDP socket in flight; connections wait for one to complete.
+pub const UDP_SENDS_MAX: usize = 64;
+/// Of one connection's turn to send.
+pub const QUIC_BATCHES_MAX: usize = 4;
+/// What is to be sent within so short a time is sent at once.
+pub const QUIC_PACING_GRAIN: Duration = Duration::from_micros(500);
+/// A QUIC timer that is due is not looked at again before this.
+pub const QUIC_TIMER_GRAIN: Duration = Duration::from_millis(1);
+/// Datagrams that landed at the wrong shard and wait for the right one.
+pub const FORWARDS_MAX: usize = 256;
+/// HTTP/3: requests of one connection at one time (RFC 9000 §4.6).
+pub const H3_STREAMS_MAX: u64 = 128;
+/// The client's unidirectional streams at one time: control, QPACK's two, and such as have no meaning.
+pub const H3_UNI_STREAMS_MAX: u64 = 8;
+/// What one of them may send before it was read.
+pub const H3_UNI_WINDOW: u64 = 16 * 1024;
+/// Request bytes that one stream may send at first before they were read; it grows up to [`EXCHANGE_WINDOW`].
+pub const H3_STREAM_WINDOW: u64 = 64 * 1024;
+/// Request bytes that all streams of a connection may send before they were read; as many may have been read, before
+/// workers took some.
+pub const H3_CONNECTION_WINDOW: usize = 4 * EXCHANGE_WINDOW;
+/// A frame on the control stream that has a meaning.
+pub const H3_CONTROL_FRAME_SIZE_MAX: u64 = 1024;
+/// Response bytes of one connection that QUIC keeps because they were not acknowledged.
+pub const H3_UNACKED_SIZE_MAX: usize = 4 * 1024 * 1024;
+/// Response-body bytes that are taken between two outputs.
+pub const H3_UNSENT_SIZE_MAX: usize = 256 * 1024;
+/// Response-body bytes that one stream may put into a connection's output while others wait.
+pub const H3_QUANTUM: usize = 16 * 1024;
+/// The largest piece of a request's body that is handed on.
+pub const H3_PIECE_SIZE_MAX: usize = 16 * 1024;
+/// What of a request that nobody wants is read, before its client is asked to stop.
+pub const H3_DISCARDED_MAX: u64 = 64 * 1024;
+/// Streams that QUIC may have kept although both sides are done with them; a connection with as many is replaced.
+pub const H3_LINGERING_MAX: usize = 32;
+/// Datagrams of one send; the kernel's UDP_MAX_SEGMENTS.
+pub const H3_BATCH_SEGMENTS_MAX: usize = 64;
+/// Bytes of one send: an IPv6 packet's payload, less the headers.
+pub const H3_BATCH_SIZE_MAX: usize = 65_487;
+/// Datagrams whose times to be sent lie within this go in one send.
+pub const H3_PACING_TICK: Duration = Duration::from_millis(1);
+/// Requests that the client let be begun and then cancelled, in a row...
+pub const H3_CANCELLED_MAX: u64 = H2_CANCELLED_MAX;
+/// ...and how many of them are forgiven in a second.
+pub const H3_CANCELLED_PER_S: u64 = H2_CANCELLED_PER_S;
+/// Frames that are neither a request nor part of a body, in a row.
+pub const H3_FRAMES_MAX: u64 = H2_CONTROL_FRAMES_MAX;
+/// How many of them are forgiven in a second.
+pub const H3_FRAMES_PER_S: u64 = H2_CONTROL_FRAMES_PER_S;
+/// How many of them a request earns.
+pub const H3_FRAMES_PER_REQUEST: u64 = H2_CONTROL_FRAMES_PER_REQUEST;
+/// Bytes of datagrams that bring nothing, in a row: of streams that cannot be read, of retransmissions, of control.
+pub const H3_BYTES_MAX: u64 = 3 * 1024 * 1024;
+/// How many of them are forgiven in a second.
+pub const H3_BYTES_PER_S: u64 = 16 * 1024;
+/// What a datagram counts for beside its bytes: it is decrypted and looked up.
+pub const H3_DATAGRAM_COST: u64 = 256;
+/// How many of them each byte of a head or body, in either direction, earns...
+pub const H3_BYTES_PER_PAYLOAD: u64 = 8;
+/// ...a request...
+pub const H3_BYTES_PER_REQUEST: u64 = 4 * 1024;
+/// ...and a piece of a response.
+pub const H3_BYTES_PER_SENT_PIECE: u64 = 1024;
+/// A client that is owed an answer and is silent for so long is asked for a sign of life; QUIC's idle timeout gives it up.
+pub const H3_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long requests are served that may have crossed our GOAWAY, at most.
+pub const H3_GOAWAY_WAIT: Duration = Duration::from_secs(1);
+
 /// Submission queue of a shard's uring: operations that one system call submits.
 pub const SUBMISSIONS_MAX: u32 = 1024;
 /// Completion queue of a shard's uring; what does not fit overflows into kernel memory and is flushed later.
@@ -207,6 +301,16 @@ pub const COMPLETIONS_MAX: u32 = 8192;
 pub const RECV_BUFFER_COUNT: u16 = 1024;
 /// One of them.
 pub const RECV_BUFFER_SIZE: u32 = 4096;
+/// Buffers that a shard lends to the kernel for receiving datagrams. A power of two.
+pub const DATAGRAM_BUFFER_COUNT: u16 = 64;
+/// One of them: the largest payload that generic receive offload makes, and what is said of it.
+pub const DATAGRAM_BUFFER_SIZE: u32 = 64 * 1024 + 256;
+/// Datagrams of one send; the kernel's own bound (`UDP_MAX_SEGMENTS`) was 64 for long.
+pub const DATAGRAM_SEGMENTS_MAX: usize = 64;
+/// Bytes of one send: what one IP packet holds.
+pub const DATAGRAM_BATCH_SIZE_MAX: usize = 65_507;
+/// Of the kernel's queues of a UDP socket, in each direction, as far as it grants that.
+pub const UDP_BUFFER_SIZE: usize = 4 * 1024 * 1024;
 /// One send operation; the kernel takes no more in one go (its `MAX_RW_COUNT`).
 pub const SEND_SIZE_MAX: u32 = 0x7fff_f000;
 /// Turns that a driver waits for cancelled operations when it is dropped...
@@ -319,6 +423,14 @@ const _: () =
 // connection at half its window.
 const _: () = assert!(H2_INPUT_SIZE_MAX / 10 * 255 < H2_CONNECTION_WINDOW / 2);
 const _: () = assert!(H2_QUANTUM <= H2_UNSENT_SIZE_MAX);
+const _: () = assert!(H3_CONNECTION_WINDOW >= EXCHANGE_WINDOW);
+// A head is read when all of it is here.
+const _: () = assert!(HEAD_SIZE_MAX as u64 <= H3_STREAM_WINDOW);
+const _: () = assert!(H3_CONTROL_FRAME_SIZE_MAX <= H3_UNI_WINDOW);
+// A client that fills the window while nobody reads has not used its budget up.
+const _: () = assert!(H3_BYTES_MAX as usize >= 2 * H3_CONNECTION_WINDOW);
+const _: () =
+    assert!(H3_QUANTUM <= H3_UNSENT_SIZE_MAX && H3_UNSENT_SIZE_MAX <= H3_UNACKED_SIZE_MAX);
 const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);
 // Multishot operations complete more often than they are submitted.
 const _: () = assert!(COMPLETIONS_MAX >= 4 * SUBMISSIONS_MAX);

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod application;
+pub mod http3;
 mod lifecycle;
 pub mod limits;
 pub mod tls;
@@ -71,6 +72,9 @@ pub enum ConfigError {
     /// Options about TLS that contradict each other.
     #[error(transparent)]
     Tls(#[from] tls::TlsConfigError),
+    /// Options about HTTP/3 that contradict each other.
+    #[error(transparent)]
+    Http3(#[from] http3::Http3ConfigError),
     /// `ctl` was not told which server.
     #[error(
         "where is the server's control socket? name it with --control PATH, here and in `fasterapi run`"
@@ -168,6 +172,9 @@ struct RunArgs {
 
     #[command(flatten)]
     tls: tls::TlsArgs,
+
+    #[command(flatten)]
+    http3: http3::Http3Args,
 
     #[command(flatten)]
     application: application::ApplicationArgs,
@@ -356,6 +363,8 @@ pub struct Config {
     pub http: HttpVersions,
     /// TLS, if it is to be spoken.
     pub tls: Option<tls::Tls>,
+    /// HTTP/3, if it is to be spoken.
+    pub http3: Option<http3::Http3>,
     /// Worker processes, `1..=WORKERS_MAX`.
     pub workers: u16,
     /// Shards, `1..=SHARDS_MAX`.
@@ -425,12 +434,15 @@ impl RunArgs {
         let workers = count("workers", args.workers, cpus, WORKERS_MAX)?;
         let app_dir = find_app_dir("--app-dir", args.app_dir, &surroundings.current_dir)?;
         let lifecycle = args.lifecycle.resolve(&app_dir, args.uds.is_none(), surroundings)?;
+        let (here, unix) = (&surroundings.current_dir, args.uds.is_some());
+        let tls = args.tls.resolve(here, &args.host, unix)?;
         Ok(Config {
             app_dir,
             lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
-            tls: args.tls.resolve(&surroundings.current_dir, &args.host, args.uds.is_some())?,
+            http3: args.http3.resolve(here, tls.is_some(), unix)?,
+            tls,
             application: args.application.resolve(),
             debug: args.debug,
             http: args.http,

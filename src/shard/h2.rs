@@ -48,7 +48,8 @@ impl Core {
     pub(super) fn begin_http2(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         let Connection { peer, redirects, .. } = *connection;
-        let origin = Origin { peer, secure: connection.tls.is_some(), redirects };
+        let secure = connection.tls.is_some();
+        let origin = Origin { peer, secure, redirects, http3: false };
         connection.fresh = false;
         connection.streams =
             Some(Box::new(Streams::new(H2::new(self.options.h2, self.clock.now), origin)));

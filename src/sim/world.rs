@@ -28,7 +28,7 @@ use crate::{
     pool::{Incarnation, Link, Load, WorkerId},
     proto::route::{RouteSpec, Routes},
     shard::{Command, Handle, Report},
-    uring::{Completion, Driver, Lease, Stats, Token, Wait},
+    uring::{Arrived, Completion, DatagramBatch, DatagramLease, Driver, Lease, Stats, Token, Wait},
 };
 
 /// What the control thread does at its time.
@@ -431,6 +431,14 @@ impl Driver for World {
         self.kernel.start_send(socket.as_raw_fd(), data, token);
     }
 
+    fn recv_datagrams(&mut self, _: BorrowedFd<'_>, _: Token) {
+        unreachable!("this world has no UDP: quiche reads the real clock");
+    }
+
+    fn send_datagrams(&mut self, _: BorrowedFd<'_>, _: DatagramBatch, _: Token) {
+        unreachable!("this world has no UDP");
+    }
+
     fn poll(&mut self, fd: BorrowedFd<'_>, token: Token) {
         self.kernel.start_poll(fd.as_raw_fd(), token);
     }
@@ -487,6 +495,14 @@ impl Driver for World {
 
     fn recycle(&mut self, lease: Lease) {
         self.kernel.recycle(&lease);
+    }
+
+    fn datagrams(&mut self, _: &DatagramLease) -> Option<Arrived<'_>> {
+        unreachable!("this world has no UDP");
+    }
+
+    fn recycle_datagrams(&mut self, _: DatagramLease) {
+        unreachable!("this world has no UDP");
     }
 
     fn stats(&self) -> Stats {

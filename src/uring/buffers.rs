@@ -19,8 +19,10 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::Lease;
 
-/// The group under which the kernel knows the buffers.
-pub(super) const BUFFER_GROUP: u16 = 0;
+/// The groups under which the kernel knows the buffers: those for bytes of streams...
+pub(super) const STREAM_BUFFERS: u16 = 0;
+/// ...and those for datagrams.
+pub(super) const DATAGRAM_BUFFERS: u16 = 1;
 /// Buffers start on a page of their own, whatever the size of the ring before them.
 const PAGE_SIZE: usize = 4096;
 
@@ -73,17 +75,17 @@ impl BufRing {
         Ok(ring)
     }
 
-    /// Makes the kernel receive into the buffers.
+    /// Makes the kernel receive into the buffers, as this group.
     ///
     /// # Safety
     ///
-    /// `self` must be dropped after the last operation of that uring that selects from [`BUFFER_GROUP`] has completed,
-    /// or be leaked.
-    pub(super) unsafe fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
+    /// `self` must be dropped after the last operation of that uring that selects from that group has completed, or be
+    /// leaked.
+    pub(super) unsafe fn register(&self, submitter: &Submitter<'_>, group: u16) -> io::Result<()> {
         let address = self.base.as_ptr().addr() as u64;
         // SAFETY: `base` is page-aligned and `new` left room for `count` descriptions; that it outlives its use is
         // the caller's promise.
-        unsafe { submitter.register_buf_ring_with_flags(address, self.count, BUFFER_GROUP, 0) }
+        unsafe { submitter.register_buf_ring_with_flags(address, self.count, group, 0) }
     }
 
     /// The kernel filled this buffer; it belongs to the lease from now on.
@@ -102,6 +104,15 @@ impl BufRing {
         // SAFETY: the range lies in the mapping (`id` indexed `lent`, `len` is bounded above), which `new` got zeroed;
         // while `lent` is set the kernel does not write here, and `recycle`, which clears it, needs `&mut self`.
         unsafe { slice::from_raw_parts(start.as_ptr(), lease.len as usize) }
+    }
+
+    /// The same, to be changed in place.
+    pub(super) fn bytes_mut(&mut self, lease: &Lease) -> &mut [u8] {
+        assert!(self.lent[usize::from(lease.id)], "this lease is of another driver");
+        assert!(lease.len <= self.buffer_size, "this lease is of another driver");
+        let start = self.buffer(lease.id);
+        // SAFETY: as in `bytes`; and nobody else has a reference, which would borrow `self`.
+        unsafe { slice::from_raw_parts_mut(start.as_ptr(), lease.len as usize) }
     }
 
     /// Puts the buffer of a lease that has ended back into the ring; the kernel sees it after [`BufRing::publish`].

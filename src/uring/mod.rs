@@ -4,11 +4,14 @@
 //! `more`, then once without), and what it owned (buffer, descriptor) comes back with that completion or is closed.
 //! Deliberately absent: any knowledge of HTTP or workers.
 //!
-//! `ring.rs` is the driver on the real kernel, `buffers.rs` the memory that its receives land in, `setup.rs` how a ring
-//! comes to be (or why it cannot), `token.rs` what a completion belongs to.
+//! `ring.rs` is the driver on the real kernel, `buffers.rs` the memory that its receives land in, `datagrams.rs` how
+//! datagrams and what is said of them are laid out, `send.rs` a send under way, `setup.rs` how a ring comes to be (or why it cannot), `token.rs` what a
+//! completion belongs to.
 
 mod buffers;
+mod datagrams;
 mod ring;
+mod send;
 mod setup;
 mod token;
 
@@ -18,6 +21,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+pub use datagrams::{Arrived, DatagramBatch, Instruction, prepare, steer};
 pub use ring::{Stats, Uring};
 pub use setup::{Features, Options, Rung, Unavailable};
 pub use token::Token;
@@ -30,6 +34,10 @@ pub struct Lease {
     pub(crate) len: u32,
 }
 
+/// The same for datagrams; give it back with [`Driver::recycle_datagrams`].
+#[derive(Debug)]
+pub struct DatagramLease(pub(crate) Lease);
+
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
@@ -37,6 +45,8 @@ pub enum Event {
     Accepted(OwnedFd),
     /// Bytes arrived.
     Received(Lease),
+    /// Datagrams arrived, all from one address; [`Driver::datagrams`] shows them.
+    Datagrams(DatagramLease),
     /// The peer sent its last byte.
     EndOfStream,
     /// All of the buffer was sent; here it is back, for reuse.
@@ -86,6 +96,14 @@ pub trait Driver {
     fn recv(&mut self, socket: BorrowedFd<'_>, token: Token);
     /// Sends all of `data` (MSG_NOSIGNAL | MSG_WAITALL). At most one at a time per socket.
     fn send(&mut self, socket: BorrowedFd<'_>, data: Vec<u8>, token: Token);
+    /// Receives datagrams into provided buffers of their own until cancelled (multishot). When the buffers ran out it ends
+    /// with `Failed(NOBUFS)`; start it again once leases were recycled. An empty datagram ends it as well. For a socket that
+    /// went through [`prepare`], and a driver that was made with buffers for datagrams.
+    fn recv_datagrams(&mut self, socket: BorrowedFd<'_>, token: Token);
+    /// Sends datagrams, in one go where the kernel can cut them up itself (udp(7), `UDP_SEGMENT`), else one after the other.
+    /// Completes as `Sent` when the kernel has taken them all, which says nothing of the network, and as `Failed` with what
+    /// became of the last one that it did not take: that one, and perhaps others, are lost. Any number at a time.
+    fn send_datagrams(&mut self, socket: BorrowedFd<'_>, batch: DatagramBatch, token: Token);
     /// Reports readability until cancelled (multishot, edge-triggered); never reads.
     fn poll(&mut self, fd: BorrowedFd<'_>, token: Token);
     /// Asks for the operation of this token to end; it completes without `more`, as `Failed(CANCELED)` if it had to be cut off.
@@ -105,6 +123,10 @@ pub trait Driver {
     fn bytes(&self, lease: &Lease) -> &[u8];
     /// Gives a leased buffer back to the kernel.
     fn recycle(&mut self, lease: Lease);
+    /// The datagrams of a lease; `None` if what the kernel wrote is not what was asked for.
+    fn datagrams(&mut self, lease: &DatagramLease) -> Option<Arrived<'_>>;
+    /// Gives a leased buffer back to the kernel.
+    fn recycle_datagrams(&mut self, lease: DatagramLease);
     /// What it took so far.
     fn stats(&self) -> Stats;
     /// Monotonic time.

@@ -23,27 +23,30 @@ use std::{
     io,
     marker::PhantomData,
     mem,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
     time::{Duration, Instant, SystemTime},
 };
 
 use io_uring::{
     IoUring, cqueue, opcode, squeue,
-    types::{CancelBuilder, Fd, SubmitArgs, Timespec},
+    types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec},
 };
 use rustix::{
     event::epoll,
     io::Errno,
-    net::{RecvFlags, SendFlags, Shutdown, SocketFlags},
+    net::{Shutdown, SocketFlags},
 };
 
 use super::{
-    Completion, Driver, Event, Features, Lease, Options, Rung, Token, Unavailable, Wait,
-    buffers::{BUFFER_GROUP, BufRing},
+    Arrived, Completion, DatagramBatch, DatagramLease, Driver, Event, Features, Lease, Options,
+    Rung, Token, Unavailable, Wait,
+    buffers::{BufRing, DATAGRAM_BUFFERS, STREAM_BUFFERS},
+    datagrams::{CONTROL_SIZE, Envelope, NAME_SIZE},
+    send::{NO_HEADER, Sending, SendingDatagrams},
     setup,
     token::DRIVER_KIND,
 };
-use crate::limits::{SEND_SIZE_MAX, TEARDOWN_TURN_MS, TEARDOWN_TURNS_MAX};
+use crate::limits::{DATAGRAM_BUFFER_SIZE, SEND_SIZE_MAX, TEARDOWN_TURN_MS, TEARDOWN_TURNS_MAX};
 
 /// What one ring has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,51 +68,10 @@ pub struct Stats {
 enum Operation {
     Accept,
     Receive,
+    ReceiveDatagrams,
     Send,
+    SendDatagrams,
     Poll,
-}
-
-/// A send between its start and its last completion.
-struct Sending {
-    /// Never touched while the kernel reads it: neither grown nor written.
-    data: Vec<u8>,
-    /// How much of it the kernel has taken.
-    sent: usize,
-    socket: RawFd,
-    /// A cancelled send reports what it managed to send as a success; it must not be continued.
-    cancelled: bool,
-}
-
-impl Sending {
-    /// Sends what is left of the data, or the first `size_max` bytes of that.
-    fn entry(&self, user_data: u64, size_max: u32) -> squeue::Entry {
-        let rest = &self.data[self.sent..];
-        let len = u32::try_from(rest.len()).unwrap_or(size_max).min(size_max);
-        let flags = SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits();
-        opcode::Send::new(Fd(self.socket), rest.as_ptr(), len)
-            .flags(flags.cast_signed())
-            .build()
-            .user_data(user_data)
-    }
-
-    /// The kernel took some of the data, or failed. `None`: it takes the rest with the next entry.
-    fn took(&mut self, result: Result<u32, Errno>) -> Option<Event> {
-        let len = match result {
-            Ok(len) => len as usize,
-            Err(errno) => return Some(Event::Failed(errno)),
-        };
-        self.sent += len;
-        if self.sent == self.data.len() {
-            Some(Event::Sent(mem::take(&mut self.data)))
-        } else if self.cancelled {
-            Some(Event::Failed(Errno::CANCELED))
-        } else if len == 0 {
-            // A stream socket never takes nothing without an error; going on would spin.
-            Some(Event::Failed(Errno::IO))
-        } else {
-            None
-        }
-    }
 }
 
 /// Tokens are ours and mostly dense: one multiplication spreads them well enough.
@@ -139,6 +101,13 @@ pub struct Uring {
     buffers: BufRing,
     /// By `user_data`; holds exactly the sends whose last completion was not reaped.
     sends: HashMap<u64, Sending, BuildHasherDefault<TokenHasher>>,
+    /// The same for datagrams.
+    datagram_sends: HashMap<u64, Box<SendingDatagrams>, BuildHasherDefault<TokenHasher>>,
+    /// What receives of datagrams ask for. The kernel looks at it while one is armed.
+    datagram_header: Box<libc::msghdr>,
+    datagram_buffers: Option<BufRing>,
+    /// False once the kernel has said that it cannot cut batches up.
+    segments: bool,
     /// Queued operations for which the submission queue had no room; they go before any newer one.
     backlog: VecDeque<squeue::Entry>,
     /// Sends to go on with; empty outside of a turn.
@@ -169,12 +138,30 @@ impl Uring {
     fn with_ring(ring: IoUring, rung: Rung, options: Options) -> Result<Self, Unavailable> {
         let buffers = BufRing::new(options.buffer_count, options.buffer_size)?;
         // SAFETY: `Uring` owns both, and frees `buffers` only when no operation is armed, or leaks them (`drop`).
-        unsafe { buffers.register(&ring.submitter()) }?;
+        unsafe { buffers.register(&ring.submitter(), STREAM_BUFFERS) }?;
+        let datagram_buffers = match options.datagram_buffers {
+            0 => None,
+            count => {
+                let buffers = BufRing::new(count, DATAGRAM_BUFFER_SIZE)?;
+                // SAFETY: as above.
+                unsafe { buffers.register(&ring.submitter(), DATAGRAM_BUFFERS) }?;
+                Some(buffers)
+            }
+        };
+        let datagram_header = libc::msghdr {
+            msg_namelen: libc::socklen_t::try_from(NAME_SIZE).unwrap_or_default(),
+            msg_controllen: CONTROL_SIZE,
+            ..NO_HEADER
+        };
         let restricted = setup::enable(&ring)?;
         Ok(Self {
             ring,
             buffers,
             sends: HashMap::default(),
+            datagram_sends: HashMap::default(),
+            datagram_header: Box::new(datagram_header),
+            datagram_buffers,
+            segments: true,
             backlog: VecDeque::new(),
             unfinished: Vec::new(),
             finished: Vec::new(),
@@ -219,8 +206,9 @@ impl Uring {
 
     fn try_push(&mut self, entry: &squeue::Entry) -> bool {
         let mut queue = self.ring.submission();
-        // SAFETY: of the entries made in this file only a send's has an address, that of `Sending::data`. `reap`
-        // takes it out of `sends` only with its last completion, and `drop` frees it only when nothing is armed.
+        // SAFETY: of the entries made in this file those of sends have addresses, in `Sending::data` and in a boxed
+        // `SendingDatagrams`. `reap` takes them out of their maps only with the last completion, and `drop` frees them, and
+        // `datagram_header`, only when nothing is armed.
         unsafe { queue.push(entry) }.is_ok()
     }
 
@@ -293,9 +281,8 @@ impl Uring {
 
     /// Cancels everything and waits for the last completions. False if the kernel keeps some back.
     fn tear_down(&mut self) -> bool {
-        for sending in self.sends.values_mut() {
-            sending.cancelled = true;
-        }
+        self.sends.values_mut().for_each(|sending| sending.cancelled = true);
+        self.datagram_sends.values_mut().for_each(|sending| sending.cancelled = true);
         self.push_own(opcode::AsyncCancel2::new(CancelBuilder::any()).build());
         let mut completions = Vec::new();
         let limit = Wait::AtMost(Duration::from_millis(TEARDOWN_TURN_MS));
@@ -313,7 +300,18 @@ impl Uring {
 
     fn reap(&mut self, completions: &mut Vec<Completion>) {
         let Self {
-            ring, buffers, sends, operations, armed, unfinished, send_size_max, stats, ..
+            ring,
+            buffers,
+            sends,
+            datagram_sends,
+            datagram_buffers,
+            segments,
+            operations,
+            armed,
+            unfinished,
+            send_size_max,
+            stats,
+            ..
         } = self;
         for entry in ring.completion() {
             stats.completions += 1;
@@ -353,6 +351,36 @@ impl Uring {
                     sends.remove(&user_data);
                     event
                 }
+                Operation::ReceiveDatagrams => {
+                    let id = cqueue::buffer_select(entry.flags());
+                    let buffers = datagram_buffers.as_mut();
+                    let lease = id
+                        .zip(buffers)
+                        .map(|(id, buffers)| DatagramLease(buffers.lend(id, result.unwrap_or(0))));
+                    // Even an empty datagram has an envelope.
+                    match (result, lease) {
+                        (Ok(_), Some(lease)) => Event::Datagrams(lease),
+                        (Err(errno), Some(lease)) => {
+                            if let Some(buffers) = datagram_buffers {
+                                buffers.recycle(lease.0.id);
+                            }
+                            Event::Failed(errno)
+                        }
+                        (result, None) => Event::Failed(result.err().unwrap_or(Errno::NOBUFS)),
+                    }
+                }
+                Operation::SendDatagrams => {
+                    let user_data = entry.user_data();
+                    let sending =
+                        datagram_sends.get_mut(&user_data).expect("a send completes once");
+                    *segments &= !(sending.segmented && result == Err(Errno::IO));
+                    let Some(event) = sending.took(result) else {
+                        unfinished.push(sending.entry(user_data));
+                        continue;
+                    };
+                    datagram_sends.remove(&user_data);
+                    event
+                }
                 Operation::Poll => result.map_or_else(Event::Failed, |_| Event::Readable),
             };
             *armed -= usize::from(!more);
@@ -380,7 +408,7 @@ impl Driver for Uring {
 
     fn recv(&mut self, socket: BorrowedFd<'_>, token: Token) {
         let user_data = self.arm(Operation::Receive, token);
-        let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), BUFFER_GROUP).build();
+        let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), STREAM_BUFFERS).build();
         self.push(entry.user_data(user_data));
     }
 
@@ -390,6 +418,25 @@ impl Driver for Uring {
         let entry = sending.entry(user_data, self.send_size_max);
         // Moving the `Vec` into the map does not move the bytes that the entry points to.
         let earlier = self.sends.insert(user_data, sending);
+        assert!(earlier.is_none(), "a send with this token is in flight");
+        self.push(entry);
+    }
+
+    fn recv_datagrams(&mut self, socket: BorrowedFd<'_>, token: Token) {
+        assert!(self.datagram_buffers.is_some(), "a driver with buffers for datagrams");
+        let user_data = self.arm(Operation::ReceiveDatagrams, token);
+        let header = &raw const *self.datagram_header;
+        let socket = Fd(socket.as_raw_fd());
+        let entry = opcode::RecvMsgMulti::new(socket, header, DATAGRAM_BUFFERS).build();
+        self.push(entry.user_data(user_data));
+    }
+
+    fn send_datagrams(&mut self, socket: BorrowedFd<'_>, batch: DatagramBatch, token: Token) {
+        let user_data = self.arm(Operation::SendDatagrams, token);
+        let mut sending = SendingDatagrams::new(batch, socket.as_raw_fd(), self.segments);
+        let entry = sending.entry(user_data);
+        // Moving the box into the map does not move what the entry points to.
+        let earlier = self.datagram_sends.insert(user_data, sending);
         assert!(earlier.is_none(), "a send with this token is in flight");
         self.push(entry);
     }
@@ -404,6 +451,9 @@ impl Driver for Uring {
     fn cancel(&mut self, token: Token) {
         let user_data = token.to_bits();
         if let Some(sending) = self.sends.get_mut(&user_data) {
+            sending.cancelled = true;
+        }
+        if let Some(sending) = self.datagram_sends.get_mut(&user_data) {
             sending.cancelled = true;
         }
         self.push_own(opcode::AsyncCancel::new(user_data).build());
@@ -423,6 +473,9 @@ impl Driver for Uring {
 
     fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) -> io::Result<()> {
         self.buffers.publish();
+        if let Some(buffers) = &mut self.datagram_buffers {
+            buffers.publish();
+        }
         self.drain_backlog();
         let entered = self.enter(wait);
         completions.append(&mut self.finished);
@@ -446,6 +499,28 @@ impl Driver for Uring {
         self.buffers.recycle(lease.id);
     }
 
+    fn datagrams(&mut self, lease: &DatagramLease) -> Option<Arrived<'_>> {
+        let buffers = self.datagram_buffers.as_mut()?;
+        let out = RecvMsgOut::parse(buffers.bytes(&lease.0), &self.datagram_header).ok()?;
+        let Envelope { from, to, segment, ecn } =
+            Envelope::parse(out.name_data(), out.control_data())?;
+        let len = out.payload_data().len();
+        if out.is_payload_truncated() || len == 0 {
+            return None;
+        }
+        let bytes = buffers.bytes_mut(&lease.0);
+        // The payload is what the buffer ends with.
+        let (_, data) = bytes.split_at_mut_checked(bytes.len().checked_sub(len)?)?;
+        let segment = segment.filter(|size| (1..len).contains(size)).unwrap_or(len);
+        Some(Arrived { from, to, segment, ecn, data })
+    }
+
+    fn recycle_datagrams(&mut self, lease: DatagramLease) {
+        if let Some(buffers) = &mut self.datagram_buffers {
+            buffers.recycle(lease.0.id);
+        }
+    }
+
     fn stats(&self) -> Stats {
         self.stats
     }
@@ -465,7 +540,12 @@ impl Drop for Uring {
     fn drop(&mut self) {
         if !self.tear_down() {
             mem::forget(mem::take(&mut self.sends));
+            mem::forget(mem::take(&mut self.datagram_sends));
+            mem::forget(mem::replace(&mut self.datagram_header, Box::new(NO_HEADER)));
             self.buffers.leak();
+            if let Some(buffers) = &mut self.datagram_buffers {
+                buffers.leak();
+            }
         }
     }
 }

@@ -12,13 +12,15 @@ use rustix::io::Errno;
 use crate::limits::{COMPLETIONS_MAX, RECV_BUFFER_COUNT, RECV_BUFFER_SIZE, SUBMISSIONS_MAX};
 
 /// The operations that a shard needs; the kernel refuses all others with EACCES.
-const OPCODES: [u8; 6] = [
+const OPCODES: [u8; 8] = [
     opcode::Accept::CODE,
     opcode::AsyncCancel::CODE,
     opcode::Close::CODE,
     opcode::PollAdd::CODE,
     opcode::Recv::CODE,
+    opcode::RecvMsg::CODE,
     opcode::Send::CODE,
+    opcode::SendMsg::CODE,
 ];
 
 /// Sizes of a ring.
@@ -32,6 +34,9 @@ pub struct Options {
     pub buffer_count: u16,
     /// Bytes of one of them.
     pub buffer_size: u32,
+    /// Buffers to receive datagrams into, of [`DATAGRAM_BUFFER_SIZE`](crate::limits::DATAGRAM_BUFFER_SIZE) each; a power of
+    /// two, or none.
+    pub datagram_buffers: u16,
 }
 
 impl Default for Options {
@@ -41,6 +46,7 @@ impl Default for Options {
             completions: COMPLETIONS_MAX,
             buffer_count: RECV_BUFFER_COUNT,
             buffer_size: RECV_BUFFER_SIZE,
+            datagram_buffers: 0,
         }
     }
 }
@@ -257,7 +263,7 @@ mod tests {
         let features = Features { rung: Rung::Defer, restricted: true };
         assert_eq!(
             features.to_string(),
-            "io_uring with deferred task work, restricted to 6 operations"
+            "io_uring with deferred task work, restricted to 8 operations"
         );
     }
 }

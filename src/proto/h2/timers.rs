@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     limits::{
-        EXCHANGE_WINDOW, H2_CONNECTION_WINDOW_MAX, H2_PING_INTERVAL, H2_PING_TIMEOUT,
-        RATE_GRACE_MS, SEND_TIMEOUT,
+        EXCHANGE_WINDOW, H2_CONNECTION_WINDOW_MAX, H2_LEAVE_TIMEOUT, H2_PING_INTERVAL,
+        H2_PING_TIMEOUT, RATE_GRACE_MS, SEND_TIMEOUT,
     },
     proto::{error::Refusal, rate::MinRate},
 };
@@ -124,7 +124,7 @@ impl Timers {
     /// The client was told that we leave.
     pub(super) fn leaves(&mut self, now: Instant) {
         self.leaving = Some(now);
-        self.arm(now + H2_PING_TIMEOUT);
+        self.arm(now + H2_LEAVE_TIMEOUT);
     }
 
     /// Something may have become due that was not.
@@ -175,7 +175,7 @@ impl H2 {
         }
         if self.streams.is_empty() {
             let since = *self.timers.idle_since.get_or_insert(now);
-            let leaving = self.timers.leaving.map(|since| since + H2_PING_TIMEOUT);
+            let leaving = self.timers.leaving.map(|since| since + H2_LEAVE_TIMEOUT);
             if is_due(Some(since + keepalive_timeout)) || is_due(leaving) {
                 return self.close(Reason::NO_ERROR);
             }

@@ -94,6 +94,19 @@ pub struct Options {
 pub struct ServerConfig {
     /// Serves the first identity, and switches to that of the name that the client asks for.
     context: SslContext,
+    /// What it was made of, because each shard makes one for QUIC.
+    identities: Vec<Identity>,
+    client_ca: Option<ClientCa>,
+    tickets: Arc<TicketKeys>,
+}
+
+/// What a context is for.
+#[derive(Clone, Copy)]
+struct Purpose<'a> {
+    version_min: Version,
+    /// In our order, as RFC 7301 §3.1 lays them out.
+    protocols: &'static [u8],
+    client_ca: Option<&'a ClientCa>,
 }
 
 impl ServerConfig {
@@ -106,39 +119,36 @@ impl ServerConfig {
         options: &Options,
         tickets: &Arc<TicketKeys>,
     ) -> Result<Self, TlsError> {
-        Self::build(identities, options, tickets)
+        let purpose = Purpose {
+            version_min: options.version_min,
+            protocols: if options.http2 { b"\x02h2\x08http/1.1" } else { b"\x08http/1.1" },
+            client_ca: options.client_ca.as_ref(),
+        };
+        let context = switching(identities, purpose, tickets)
             .map_err(|error| TlsError::System(reason(&error)))?
-            .ok_or_else(|| TlsError::System("no certificate".to_owned()))
+            .ok_or_else(no_certificate)?;
+        Ok(Self {
+            context: context.build(),
+            identities: identities.to_vec(),
+            client_ca: options.client_ca.clone(),
+            tickets: Arc::clone(tickets),
+        })
     }
 
-    fn build(
-        identities: &[Identity],
-        options: &Options,
-        tickets: &Arc<TicketKeys>,
-    ) -> Result<Option<Self>, ErrorStack> {
-        let Some((first, others)) = identities.split_first() else { return Ok(None) };
-        let mut names = Names::default();
-        // Known, and served by the context that the session has already.
-        names.add(&first.names, None);
-        for identity in others {
-            let context = context(identity, options, tickets)?.build();
-            names.add(&identity.names, Some(&context));
-        }
-        let mut context = context(first, options, tickets)?;
-        context.set_servername_callback(move |ssl, _| {
-            let Some(name) = ssl.servername(NameType::HOST_NAME) else {
-                return Err(SniError::NOACK);
-            };
-            match names.find(name) {
-                // RFC 6066 §3 lets a server go on with a name that it does not know, and it is what clients expect.
-                None => Err(SniError::NOACK),
-                Some(None) => Ok(()),
-                Some(Some(context)) => {
-                    ssl.set_ssl_context(context).map_err(|_| SniError::ALERT_FATAL)
-                }
-            }
-        });
-        Ok(Some(Self { context: context.build() }))
+    /// The same for QUIC, which is TLS 1.3 (RFC 9001) with HTTP/3 inside. It shares the keys of tickets; a ticket is good on
+    /// the transport that it was issued on.
+    ///
+    /// # Errors
+    /// When memory ran out.
+    pub fn quic_context(&self) -> Result<SslContextBuilder, TlsError> {
+        let purpose = Purpose {
+            version_min: Version::Tls13,
+            protocols: b"\x02h3",
+            client_ca: self.client_ca.as_ref(),
+        };
+        switching(&self.identities, purpose, &self.tickets)
+            .map_err(|error| TlsError::System(reason(&error)))?
+            .ok_or_else(no_certificate)
     }
 
     /// A session for a connection that was just accepted.
@@ -152,6 +162,39 @@ impl ServerConfig {
     }
 }
 
+fn no_certificate() -> TlsError {
+    TlsError::System("no certificate".to_owned())
+}
+
+/// Serves the first identity, and switches to the others by name.
+fn switching(
+    identities: &[Identity],
+    purpose: Purpose<'_>,
+    tickets: &Arc<TicketKeys>,
+) -> Result<Option<SslContextBuilder>, ErrorStack> {
+    let Some((first, others)) = identities.split_first() else { return Ok(None) };
+    let mut names = Names::default();
+    // Known, and served by the context that the session has already.
+    names.add(&first.names, None);
+    for identity in others {
+        let context = context(identity, purpose, tickets)?.build();
+        names.add(&identity.names, Some(&context));
+    }
+    let mut context = context(first, purpose, tickets)?;
+    context.set_servername_callback(move |ssl, _| {
+        let Some(name) = ssl.servername(NameType::HOST_NAME) else {
+            return Err(SniError::NOACK);
+        };
+        match names.find(name) {
+            // RFC 6066 §3 lets a server go on with a name that it does not know, and it is what clients expect.
+            None => Err(SniError::NOACK),
+            Some(None) => Ok(()),
+            Some(Some(context)) => ssl.set_ssl_context(context).map_err(|_| SniError::ALERT_FATAL),
+        }
+    });
+    Ok(Some(context))
+}
+
 impl Debug for ServerConfig {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerConfig").finish_non_exhaustive()
@@ -162,12 +205,12 @@ impl Debug for ServerConfig {
 /// was switched to.
 fn context(
     identity: &Identity,
-    options: &Options,
+    purpose: Purpose<'_>,
     tickets: &Arc<TicketKeys>,
 ) -> Result<SslContextBuilder, ErrorStack> {
     let mut context = SslContextBuilder::new(SslMethod::tls())?;
     context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-    context.set_min_proto_version(Some(options.version_min.to_boring()))?;
+    context.set_min_proto_version(Some(purpose.version_min.to_boring()))?;
     context.set_max_proto_version(Some(SslVersion::TLS1_3))?;
     context.set_strict_cipher_list(CIPHERS)?;
     context.set_curves_list(GROUPS)?;
@@ -183,7 +226,7 @@ fn context(
     context.set_private_key(&identity.key)?;
     context.check_private_key()?;
 
-    let protocols: &[u8] = if options.http2 { b"\x02h2\x08http/1.1" } else { b"\x08http/1.1" };
+    let protocols = purpose.protocols;
     context.set_alpn_select_callback(move |_, offered| {
         // RFC 7301 §3.2: a client that wants only what we do not speak is told so.
         select_next_proto(protocols, offered).ok_or(AlpnError::ALERT_FATAL)
@@ -197,7 +240,7 @@ fn context(
     for certificate in &identity.chain {
         scope.update(&certificate.to_der()?);
     }
-    if let Some(ca) = &options.client_ca {
+    if let Some(ca) = purpose.client_ca {
         scope.update(b"client-ca");
         let mut store = X509StoreBuilder::new()?;
         for certificate in &ca.certificates {

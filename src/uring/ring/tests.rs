@@ -19,6 +19,8 @@ use rustix::{
 
 use super::*;
 
+mod datagrams;
+
 const ACCEPT: u8 = 1;
 const RECV: u8 = 2;
 const SEND: u8 = 3;
@@ -37,7 +39,8 @@ fn uring() -> Uring {
 }
 
 fn small(submissions: u32, completions: u32, buffer_count: u16) -> Uring {
-    let options = Options { submissions, completions, buffer_count, buffer_size: 4096 };
+    let options =
+        Options { submissions, completions, buffer_count, buffer_size: 4096, datagram_buffers: 4 };
     Uring::new(options).unwrap()
 }
 
@@ -501,7 +504,7 @@ fn other_operations_are_refused() {
     let user_data = uring.arm(Operation::Poll, token(POLL, 1));
     uring.push(opcode::Nop::new().build().user_data(user_data));
     assert!(matches!(take_one(&mut uring).event, Event::Failed(Errno::ACCESS)));
-    assert!(uring.ring.submitter().unregister_buf_ring(BUFFER_GROUP).is_err());
+    assert!(uring.ring.submitter().unregister_buf_ring(STREAM_BUFFERS).is_err());
 }
 
 #[test]
@@ -549,7 +552,13 @@ fn what_the_kernel_may_still_touch_is_leaked() {
 #[test]
 fn every_rung_echoes() {
     for rung in [Rung::DeferNoArray, Rung::Defer, Rung::Cooperative, Rung::Plain] {
-        let options = Options { submissions: 8, completions: 32, buffer_count: 4, buffer_size: 64 };
+        let options = Options {
+            submissions: 8,
+            completions: 32,
+            buffer_count: 4,
+            buffer_size: 64,
+            datagram_buffers: 0,
+        };
         let Ok(ring) = setup::build(&options, rung) else { continue };
         let mut uring = Uring::with_ring(ring, rung, options).unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     limits::{
-        BODY_TIMEOUT, EXCHANGE_WINDOW, H2_PING_INTERVAL, H2_PING_TIMEOUT, HEAD_TIMEOUT,
-        KEEPALIVE_TIMEOUT, SEND_TIMEOUT,
+        BODY_TIMEOUT, EXCHANGE_WINDOW, H2_LEAVE_TIMEOUT, H2_PING_INTERVAL, H2_PING_TIMEOUT,
+        HEAD_TIMEOUT, KEEPALIVE_TIMEOUT, SEND_TIMEOUT,
     },
     proto::{
         error::Refusal,
@@ -296,6 +296,6 @@ fn a_client_that_ignores_our_leaving_is_left() {
     let mut raw = Raw::open();
     raw.engine.graceful_goaway(raw.now);
     raw.frames();
-    pass(&mut raw, H2_PING_TIMEOUT + Duration::from_secs(1));
+    pass(&mut raw, H2_LEAVE_TIMEOUT);
     assert!(raw.engine.is_closed());
 }
