@@ -85,13 +85,8 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             tokio_uring::spawn(admin::serve(listener, Rc::clone(&health)));
         }
         let certificates = Certificates::load(config)?;
-        let tls = certificates.as_ref().zip(config.tls.as_ref());
-        let tls = tls.map(|((_, loaded), tls)| {
-            let options = tls_options(tls, loaded, &listeners);
-            let told = config.http3.as_ref();
-            let alt_svc = told.and_then(|told| http3::alt_svc(told, options.https_port));
-            TlsOptions { alt_svc, ..options }
-        });
+        let loaded = certificates.as_ref().map(|(_, loaded)| loaded);
+        let tls = loaded.and_then(|loaded| tls_of(config, loaded, &listeners));
         if let Some(redirect) = &redirect {
             tracing::info!("redirecting {} to {}", redirect.url, listeners.url);
         }
@@ -145,6 +140,18 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             Supervisor::new((workers, settings), config.workers, shards, access_log, health, url);
         Ok(supervisor.run(Sources { reports, signals, asked, changed }).await)
     })
+}
+
+/// What shards are to know of TLS, and say of HTTP/3.
+fn tls_of(
+    config: &Config,
+    loaded: &Arc<ServerConfig>,
+    listeners: &Listeners,
+) -> Option<TlsOptions> {
+    let options = tls_options(config.tls.as_ref()?, loaded, listeners);
+    let told = config.http3.as_ref();
+    let alt_svc = told.and_then(|told| http3::alt_svc(told, options.https_port));
+    Some(TlsOptions { alt_svc, ..options })
 }
 
 /// What the workers have in common.
