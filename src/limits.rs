@@ -122,7 +122,9 @@ pub const RECORD_ALIGN: usize = 16;
 /// A record with its header: never more than a quarter of the ring, so that a wrap can always make room.
 pub const RECORD_SIZE_MAX: usize = RING_SIZE / 4;
 /// The fixed part of a request record with its tables of fields and path parameters.
-pub const RECORD_TABLES_SIZE_MAX: usize = 4096;
+pub const RECORD_TABLES_SIZE_MAX: usize = 1024;
+/// What a request record says of the client's certificate; issuers that the client sent along and that do not fit are left out.
+pub const CLIENT_CERTIFICATE_SIZE_MAX: usize = 6 * 1024;
 /// Body bytes that ride inside a record; what is longer goes through chunks.
 pub const INLINE_BODY_SIZE_MAX: usize = 16 * 1024;
 /// One block of a segment's arena.
@@ -353,8 +355,10 @@ pub const PLACE_PROCESSES_MAX: usize = 4;
 /// For killed workers to be reaped.
 pub const REAP_MAX: Duration = Duration::from_secs(2);
 
-/// Connections that wait to be accepted; the kernel's `net.core.somaxconn` may hold less.
+/// Connections that wait to be accepted, unless configured otherwise; the kernel's `net.core.somaxconn` may hold less.
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// Networks of proxies that are believed; each of them is looked at for each request of one.
+pub const PROXY_NETWORKS_MAX: usize = 64;
 /// How often the requests and the memory of workers are looked at where they are limited.
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// For workers to answer a ping before their event loops are reported as late.
@@ -399,9 +403,13 @@ const _: () = assert!(drain_part(SHUTDOWN_MAX).as_millis() < SHUTDOWN_MAX.as_mil
 const _: () = assert!(ATTACH_FDS_MAX <= 253);
 const _: () = assert!(RECORD_SIZE_MAX.is_multiple_of(RECORD_ALIGN));
 // A request record: its fixed part and tables, a blob that holds the head and the target once more (raw and
-// decoded), and an inline body must fit one record.
+// decoded), the client's certificate and an inline body must fit one record.
 const _: () = assert!(
-    RECORD_TABLES_SIZE_MAX + HEAD_SIZE_MAX + START_LINE_SIZE_MAX + INLINE_BODY_SIZE_MAX
+    RECORD_TABLES_SIZE_MAX
+        + HEAD_SIZE_MAX
+        + START_LINE_SIZE_MAX
+        + CLIENT_CERTIFICATE_SIZE_MAX
+        + INLINE_BODY_SIZE_MAX
         <= RECORD_SIZE_MAX - RECORD_ALIGN
 );
 const _: () = assert!(START_LINE_SIZE_MAX < HEAD_SIZE_MAX);

@@ -57,7 +57,6 @@ def tag() -> str:
     return new_tag()
 
 
-@pytest.mark.usefixtures("websockets")
 def test_text_and_bytes(page: Chromium) -> None:
     found = run(
         page,
@@ -72,7 +71,6 @@ def test_text_and_bytes(page: Chromium) -> None:
     assert found == ["kůň 🐎", [0, 127, 255], "", ""]
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_browser_asks_for_compression_and_gets_it(page: Chromium) -> None:
     found = run(
         page,
@@ -87,13 +85,11 @@ def test_a_browser_asks_for_compression_and_gets_it(page: Chromium) -> None:
     assert found[1].startswith("permessage-deflate")
 
 
-@pytest.mark.usefixtures("websockets")
 def test_subprotocols(page: Chromium) -> None:
     script = 'const socket = await opened("/ws/subprotocol", ["one", "two"]); return [socket.protocol, await socket.next()];'
     assert run(page, script) == ["two", '["one", "two"]']
 
 
-@pytest.mark.usefixtures("websockets")
 def test_closes_of_either_side(server: Listening, page: Chromium, tag: str) -> None:
     script = f'const socket = await opened("/ws/closes?{tag}&4321&done"); return await socket.closed;'
     assert run(page, script) == [4321, "done", True]
@@ -102,13 +98,11 @@ def test_closes_of_either_side(server: Listening, page: Chromium, tag: str) -> N
     noted(server, tag, ["websocket.disconnect", 4000, "žluť"])
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_denial(page: Chromium) -> None:
     script = 'try { await opened("/ws/denies"); return "open"; } catch (error) { return error.message; }'
     assert run(page, script) == "closed: 1006,,false"
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_page_that_is_left(server: Listening, page: Chromium, tag: str) -> None:
     run(page, f'globalThis.kept = await opened("/ws/echo?{tag}");')
     page.run("location.reload()")
@@ -116,7 +110,6 @@ def test_a_page_that_is_left(server: Listening, page: Chromium, tag: str) -> Non
     assert left[:2] == ["websocket.disconnect", 1001]
 
 
-@pytest.mark.usefixtures("websockets")
 def test_the_browsers_fields(page: Chromium, server: Listening) -> None:
     script = 'document.cookie = "a=1"; const socket = await opened("/ws/scope"); return JSON.parse(await socket.next());'
     scope = run(page, script)["scope"]
