@@ -245,9 +245,10 @@ pub const H3_UNI_STREAMS_MAX: u64 = 8;
 pub const H3_UNI_WINDOW: u64 = 16 * 1024;
 /// Request bytes that one stream may send at first before they were read; it grows up to [`EXCHANGE_WINDOW`].
 pub const H3_STREAM_WINDOW: u64 = 64 * 1024;
-/// Request bytes that all streams of a connection may send before they were read; as many may have been read, before
-/// workers took some.
-pub const H3_CONNECTION_WINDOW: usize = 4 * EXCHANGE_WINDOW;
+/// Request bytes that all streams of a connection may send before they were read.
+pub const H3_CONNECTION_WINDOW: usize = 6 * EXCHANGE_WINDOW;
+/// Request-body bytes of all streams of a connection that were read and workers have not taken.
+pub const H3_UNRETURNED_MAX: usize = 32 * EXCHANGE_WINDOW;
 /// A frame on the control stream that has a meaning.
 pub const H3_CONTROL_FRAME_SIZE_MAX: u64 = 1024;
 /// Response bytes of one connection that QUIC keeps because they were not acknowledged.
@@ -432,11 +433,12 @@ const _: () =
 const _: () = assert!(H2_INPUT_SIZE_MAX / 10 * 255 < H2_CONNECTION_WINDOW / 2);
 const _: () = assert!(H2_QUANTUM <= H2_UNSENT_SIZE_MAX);
 const _: () = assert!(H3_CONNECTION_WINDOW >= EXCHANGE_WINDOW);
+const _: () = assert!(H3_UNRETURNED_MAX >= H3_CONNECTION_WINDOW);
 // A head is read when all of it is here.
 const _: () = assert!(HEAD_SIZE_MAX as u64 <= H3_STREAM_WINDOW);
 const _: () = assert!(H3_CONTROL_FRAME_SIZE_MAX <= H3_UNI_WINDOW);
 // A client that fills the window while nobody reads has not used its budget up.
-const _: () = assert!(H3_BYTES_MAX as usize >= 2 * H3_CONNECTION_WINDOW);
+const _: () = assert!(H3_BYTES_MAX >= 2 * H3_CONNECTION_WINDOW as u64);
 const _: () =
     assert!(H3_QUANTUM <= H3_UNSENT_SIZE_MAX && H3_UNSENT_SIZE_MAX <= H3_UNACKED_SIZE_MAX);
 const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);
