@@ -205,9 +205,6 @@ pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(60);
 pub const H2_LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// QUIC connections of one shard, unless configured otherwise.
 pub const QUIC_CONNECTIONS_MAX: usize = 32 * 1024;
-/// QUIC handshakes of one shard in progress, unless configured otherwise. From half of them on, clients have to show that
-/// they receive what is sent to their address (Retry).
-pub const QUIC_HANDSHAKES_MAX: usize = 2000;
 /// Handshakes of one client in progress (an IPv4 address, or an IPv6 network of 64 bits) from which on it has to show that...
 pub const QUIC_RETRY_PER_ADDRESS_FROM: usize = 32;
 /// ...and those that it may have at all.

@@ -43,6 +43,9 @@ pub enum SystemError {
         /// What the system says.
         error: io::Error,
     },
+    /// The socket that we were given is of the Unix kind.
+    #[error("--http3: the socket that is listened on has no port")]
+    NoUdpPort,
     /// QUIC cannot be spoken.
     #[error("QUIC: {0}")]
     Quic(QuicError),

@@ -61,8 +61,9 @@ use crate::{
 pub fn run(config: &Config) -> Result<Outcome, SystemError> {
     raise_descriptor_limit();
     let (listeners, redirect) = open_listeners(config)?;
-    let mut http3 =
-        config.http3.as_ref().map(|http3| http3::open(http3, &listeners)).transpose()?;
+    let http3 = config.http3.as_ref().zip(config.tls.as_ref());
+    let http3 = http3.map(|(http3, tls)| http3::open(http3, tls.handshakes_max, &listeners));
+    let mut http3 = http3.transpose()?;
     let admin = config.admin.map(listen::open_admin).transpose()?;
     let control = open_control(&config.lifecycle.control, &listeners)?;
     let watch = config.lifecycle.watch.as_ref().map(watch::open).transpose();
@@ -79,9 +80,6 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
         let signals = Signals::new().map_err(SystemError::other("signals"))?;
         let health = Rc::new(Cell::new(Health::default()));
         if let Some(listener) = admin {
-            if let Ok(address) = listener.local_addr() {
-                tracing::info!("admin listener on http://{address} (/healthz, /readyz)");
-            }
             tokio_uring::spawn(admin::serve(listener, Rc::clone(&health)));
         }
         let certificates = Certificates::load(config)?;

@@ -12,6 +12,7 @@ use super::{
     Core,
     access_log::Line,
     conn::{Connection, Reading, Verdict},
+    quic::QuicConnection,
     tls::{Secure, add_field},
     websocket::Site,
 };
@@ -40,14 +41,16 @@ pub(super) enum Client {
 
 impl Client {
     /// What is known of the client's TLS session; `None` when there is none.
-    pub(super) fn tls(self, connections: &mut Slab<Connection>) -> Option<Tls<'_>> {
+    pub(super) fn tls<'a>(
+        self,
+        connections: &'a mut Slab<Connection>,
+        quic_connections: &'a Slab<QuicConnection>,
+    ) -> Option<Tls<'a>> {
         match self {
             Self::Http1(at) | Self::Http2(at, _) => {
-                let tls = connections.get_mut(at)?.tls.as_mut()?;
-                Some(tls.about())
+                Some(connections.get_mut(at)?.tls.as_mut()?.about())
             }
-            // RFC 9001 §4.2: there is no older one. quiche does not tell the suite.
-            Self::Http3(..) => Some(Tls { version: 0x0304, cipher_suite: 0, certificate: None }),
+            Self::Http3(at, _) => Some(quic_connections.get(at)?.told.as_ref()?.about()),
         }
     }
 }

@@ -20,6 +20,7 @@ use super::{
     answer::CLIENT_GONE,
     handle::Forwarded,
     streams::{Access, Streams},
+    tls::Told,
 };
 use crate::{
     ipc::message::Cancellation,
@@ -72,6 +73,8 @@ pub(super) struct QuicConnection {
     dirty: bool,
     /// True until its handshake is over.
     shaking: bool,
+    /// What workers are told of its TLS session, from the end of the handshake on.
+    pub(super) told: Option<Told>,
     /// Output that is not to be sent before this, for the sake of the network.
     held: Option<(Instant, DatagramBatch)>,
     /// When it has to be looked at, if nothing happens before.
@@ -224,6 +227,7 @@ impl Core {
             streams: Some(Box::new(Streams::new(engine, access))),
             dirty: false,
             shaking: true,
+            told: None,
             held: None,
             wake: None,
             armed: None,
@@ -290,6 +294,7 @@ impl Core {
         }
         if connection.shaking && transport.is_established() {
             connection.shaking = false;
+            connection.told = Some(Told::of_quic(transport.as_mut()));
             self.tally.handshakes += 1;
             self.tally.handshakes_resumed += u64::from(transport.is_resumed());
         }

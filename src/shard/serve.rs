@@ -254,7 +254,7 @@ impl Core {
             },
             peer: origin.peer,
             secure: origin.secure,
-            tls: client.tls(&mut self.connections),
+            tls: client.tls(&mut self.connections, &self.quic_connections),
             websocket,
             body,
             end,

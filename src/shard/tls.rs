@@ -5,6 +5,8 @@
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Instant};
 
+use boring::ssl::SslRef;
+
 use super::{
     Core, ListenerKind,
     answer::CLIENT_GONE,
@@ -61,7 +63,7 @@ pub(super) struct Tls {
 
 /// What does not change about a session once it is open.
 #[derive(Debug)]
-struct Told {
+pub(super) struct Told {
     version: u16,
     cipher_suite: u16,
     client: Option<Box<ClientCertificate>>,
@@ -75,13 +77,7 @@ impl Tls {
 
     /// What a worker is told of the session, which is open.
     pub(super) fn about(&mut self) -> About<'_> {
-        let told = self.told.get_or_insert_with(|| Told::of(&self.session));
-        let certificate = told.client.as_ref().map(|client| Certificate {
-            subject: client.subject.as_bytes(),
-            issuer: client.issuer.as_bytes(),
-            chain: &client.chain,
-        });
-        About { version: told.version, cipher_suite: told.cipher_suite, certificate }
+        self.told.get_or_insert_with(|| Told::of(&self.session)).about()
     }
 
     /// Makes records of what is encoded, and says at the end that it was all.
@@ -97,20 +93,42 @@ impl Tls {
 }
 
 impl Told {
+    pub(super) fn about(&self) -> About<'_> {
+        let certificate = self.client.as_ref().map(|client| Certificate {
+            subject: client.subject.as_bytes(),
+            issuer: client.issuer.as_bytes(),
+            chain: &client.chain,
+        });
+        About { version: self.version, cipher_suite: self.cipher_suite, certificate }
+    }
+
+    /// Of a session of QUIC, which is TLS 1.3 always (RFC 9001 §4.2).
+    pub(super) fn of_quic(ssl: &SslRef) -> Self {
+        let cipher_suite = ssl.current_cipher().map_or(0, |cipher| cipher.protocol_id());
+        let client = ClientCertificate::of(ssl, CLIENT_SIZE_MAX);
+        Self { version: 0x0304, cipher_suite, client: passable(client) }
+    }
+
     fn of(session: &Session) -> Self {
         let version = match session.version() {
             Some(Version::Tls13) => 0x0304,
             Some(Version::Tls12) | None => 0x0303,
         };
-        // The record has a fixed part beside these.
-        let size_max = CLIENT_CERTIFICATE_SIZE_MAX - CERTIFICATE_OVERHEAD;
-        let client = session.client_certificate(size_max).unwrap_or_else(|error| {
-            tracing::error!("a client's certificate is not passed on: {error}");
-            None
-        });
+        let client = session.client_certificate(CLIENT_SIZE_MAX);
         let cipher_suite = session.cipher().map_or(0, |(number, _)| number);
-        Self { version, cipher_suite, client: client.map(Box::new) }
+        Self { version, cipher_suite, client: passable(client) }
     }
+}
+
+/// The record has a fixed part beside the certificates.
+const CLIENT_SIZE_MAX: usize = CLIENT_CERTIFICATE_SIZE_MAX - CERTIFICATE_OVERHEAD;
+
+fn passable(client: Result<Option<ClientCertificate>, TlsError>) -> Option<Box<ClientCertificate>> {
+    let client = client.unwrap_or_else(|error| {
+        tracing::error!("a client's certificate is not passed on: {error}");
+        None
+    });
+    client.map(Box::new)
 }
 
 /// The handshakes in progress.

@@ -12,7 +12,7 @@ use std::{
 
 use boring::{
     error::ErrorStack,
-    ssl::{Error, ErrorCode, NameType, Ssl, SslStream},
+    ssl::{Error, ErrorCode, NameType, Ssl, SslRef, SslStream},
     x509::X509NameRef,
 };
 
@@ -280,12 +280,15 @@ impl Session {
     /// # Errors
     /// When memory ran out.
     pub fn peer_certificates(&self) -> Result<Vec<Vec<u8>>, TlsError> {
-        let ssl = self.stream.ssl();
-        let Some(leaf) = ssl.peer_certificate() else { return Ok(Vec::new()) };
-        let issuers = ssl.peer_cert_chain().into_iter().flatten();
-        let all = std::iter::once(leaf.to_der()).chain(issuers.map(|issuer| issuer.to_der()));
-        all.collect::<Result<_, _>>().map_err(|error| TlsError::System(reason(&error)))
+        peer_certificates(self.stream.ssl())
     }
+}
+
+fn peer_certificates(ssl: &SslRef) -> Result<Vec<Vec<u8>>, TlsError> {
+    let Some(leaf) = ssl.peer_certificate() else { return Ok(Vec::new()) };
+    let issuers = ssl.peer_cert_chain().into_iter().flatten();
+    let all = std::iter::once(leaf.to_der()).chain(issuers.map(|issuer| issuer.to_der()));
+    all.collect::<Result<_, _>>().map_err(|error| TlsError::System(reason(&error)))
 }
 
 impl Session {
@@ -298,14 +301,24 @@ impl Session {
         &self,
         size_max: usize,
     ) -> Result<Option<ClientCertificate>, TlsError> {
-        let Some(leaf) = self.stream.ssl().peer_certificate() else { return Ok(None) };
+        ClientCertificate::of(self.stream.ssl(), size_max)
+    }
+}
+
+impl ClientCertificate {
+    /// [`Session::client_certificate`] of a session that somebody else drives, as QUIC does.
+    ///
+    /// # Errors
+    /// When memory ran out.
+    pub fn of(ssl: &SslRef, size_max: usize) -> Result<Option<Self>, TlsError> {
+        let Some(leaf) = ssl.peer_certificate() else { return Ok(None) };
         let mut left = size_max;
         let mut fits = |size: usize| {
             let rest = left.checked_sub(size);
             left = rest.unwrap_or(left);
             rest.is_some()
         };
-        let certificates = self.peer_certificates()?;
+        let certificates = peer_certificates(ssl)?;
         let mut certificates = certificates.iter();
         let own = certificates.next().filter(|own| fits(own.len()));
         let mut name = |name: &X509NameRef| {
@@ -316,7 +329,7 @@ impl Session {
         for certificate in certificates.take_while(|next| own.is_some() && fits(next.len())) {
             chain.extend_from_slice(certificate);
         }
-        Ok(Some(ClientCertificate { subject, issuer, chain }))
+        Ok(Some(Self { subject, issuer, chain }))
     }
 }
 
