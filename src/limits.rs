@@ -211,26 +211,90 @@ pub const QUIC_HANDSHAKES_MAX: usize = 2000;
 /// Handshakes of one client in progress (an IPv4 address, or an IPv6 network of 64 bits) from which on it has to show that...
 pub const QUIC_RETRY_PER_ADDRESS_FROM: usize = 32;
 /// ...and those that it may have at all.
-pub const QUIC_HANDSHAKES_PER_ADDRESS_MAX: usize = 512;
+pub const QUIC_HANDSHAKES_PER_ADDRESS_MAX: usize = 256;
 /// A QUIC connection without a packet for so long is over (RFC 9000 §10.1).
 pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a client to come back with the token of a Retry.
 pub const QUIC_TOKEN_LIFETIME: Duration = Duration::from_secs(10);
 /// Stateless resets of one shard in a second.
 pub const QUIC_RESETS_PER_S: u32 = 100;
-/// HTTP/3: requests of one connection at one time.
-pub const QUIC_STREAMS_MAX: u64 = 128;
-/// Request-body bytes that one HTTP/3 connection may send, over all its streams, before workers took some. Each stream's own
-/// window is [`EXCHANGE_WINDOW`].
-pub const QUIC_CONNECTION_WINDOW: usize = 4 * EXCHANGE_WINDOW;
-/// HTTP/3's control stream, the two of QPACK, and some that are there to be ignored (RFC 9114 §6.2.3).
-pub const QUIC_CONTROL_STREAMS_MAX: u64 = 8;
-/// The window of each of them.
-pub const QUIC_CONTROL_WINDOW: usize = 64 * 1024;
-/// Connection ids that a client may give us, and paths that a connection has at one time.
-pub const QUIC_PATHS_MAX: u64 = 4;
+/// Connection ids that a client may give us, and paths that a connection has in its life: quiche keeps those that a client
+/// has left, so that after as many changes of its address it needs a new connection.
+pub const QUIC_PATHS_MAX: u64 = 16;
+/// Connection ids that a client has of us at one time, if it takes as many.
+pub const QUIC_IDS_MAX: usize = 4;
 /// The largest UDP payload that is tried: Ethernet's, less the headers of IPv6 and UDP.
 pub const QUIC_DATAGRAM_SIZE_MAX: usize = 1452;
+/// For how long clients remember that there is HTTP/3 (RFC 7838 §3.1), unless configured otherwise: a day.
+pub const ALT_SVC_MAX_AGE_S: u64 = 86_400;
+/// Sends of one shard's UDP socket in flight; connections wait for one to complete.
+pub const UDP_SENDS_MAX: usize = 64;
+/// Of one connection's turn to send.
+pub const QUIC_BATCHES_MAX: usize = 4;
+/// What is to be sent within so short a time is sent at once.
+pub const QUIC_PACING_GRAIN: Duration = Duration::from_micros(500);
+/// A QUIC timer that is due is not looked at again before this.
+pub const QUIC_TIMER_GRAIN: Duration = Duration::from_millis(1);
+/// Datagrams that landed at the wrong shard and wait for the right one.
+pub const FORWARDS_MAX: usize = 256;
+/// HTTP/3: requests of one connection at one time (RFC 9000 §4.6).
+pub const H3_STREAMS_MAX: u64 = 128;
+/// The client's unidirectional streams at one time: control, QPACK's two, and such as have no meaning.
+pub const H3_UNI_STREAMS_MAX: u64 = 8;
+/// What one of them may send before it was read.
+pub const H3_UNI_WINDOW: u64 = 16 * 1024;
+/// Request bytes that one stream may send at first before they were read; it grows up to [`EXCHANGE_WINDOW`].
+pub const H3_STREAM_WINDOW: u64 = 64 * 1024;
+/// Request bytes that all streams of a connection may send before they were read.
+pub const H3_CONNECTION_WINDOW: usize = 6 * EXCHANGE_WINDOW;
+/// Request-body bytes of all streams of a connection that were read and workers have not taken.
+pub const H3_UNRETURNED_MAX: usize = 32 * EXCHANGE_WINDOW;
+/// A frame on the control stream that has a meaning.
+pub const H3_CONTROL_FRAME_SIZE_MAX: u64 = 1024;
+/// Response bytes of one connection that QUIC keeps because they were not acknowledged.
+pub const H3_UNACKED_SIZE_MAX: usize = 4 * 1024 * 1024;
+/// Response-body bytes that are taken between two outputs.
+pub const H3_UNSENT_SIZE_MAX: usize = 256 * 1024;
+/// Response-body bytes that one stream may put into a connection's output while others wait.
+pub const H3_QUANTUM: usize = 16 * 1024;
+/// The largest piece of a request's body that is handed on.
+pub const H3_PIECE_SIZE_MAX: usize = 16 * 1024;
+/// What of a request that nobody wants is read, before its client is asked to stop.
+pub const H3_DISCARDED_MAX: u64 = 64 * 1024;
+/// Streams that QUIC may have kept although both sides are done with them; a connection with as many is replaced.
+pub const H3_LINGERING_MAX: usize = 32;
+/// Datagrams of one send; the kernel's UDP_MAX_SEGMENTS.
+pub const H3_BATCH_SEGMENTS_MAX: usize = 64;
+/// Bytes of one send: an IPv6 packet's payload, less the headers.
+pub const H3_BATCH_SIZE_MAX: usize = 65_487;
+/// Datagrams whose times to be sent lie within this go in one send.
+pub const H3_PACING_TICK: Duration = Duration::from_millis(1);
+/// Requests that the client let be begun and then cancelled, in a row...
+pub const H3_CANCELLED_MAX: u64 = H2_CANCELLED_MAX;
+/// ...and how many of them are forgiven in a second.
+pub const H3_CANCELLED_PER_S: u64 = H2_CANCELLED_PER_S;
+/// Frames that are neither a request nor part of a body, in a row.
+pub const H3_FRAMES_MAX: u64 = H2_CONTROL_FRAMES_MAX;
+/// How many of them are forgiven in a second.
+pub const H3_FRAMES_PER_S: u64 = H2_CONTROL_FRAMES_PER_S;
+/// How many of them a request earns.
+pub const H3_FRAMES_PER_REQUEST: u64 = H2_CONTROL_FRAMES_PER_REQUEST;
+/// Bytes of datagrams that bring nothing, in a row: of streams that cannot be read, of retransmissions, of control.
+pub const H3_BYTES_MAX: u64 = 3 * 1024 * 1024;
+/// How many of them are forgiven in a second.
+pub const H3_BYTES_PER_S: u64 = 16 * 1024;
+/// What a datagram counts for beside its bytes: it is decrypted and looked up.
+pub const H3_DATAGRAM_COST: u64 = 256;
+/// How many of them each byte of a head or body, in either direction, earns...
+pub const H3_BYTES_PER_PAYLOAD: u64 = 8;
+/// ...a request...
+pub const H3_BYTES_PER_REQUEST: u64 = 4 * 1024;
+/// ...and a piece of a response.
+pub const H3_BYTES_PER_SENT_PIECE: u64 = 1024;
+/// A client that is owed an answer and is silent for so long is asked for a sign of life; QUIC's idle timeout gives it up.
+pub const H3_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long requests are served that may have crossed our GOAWAY, at most.
+pub const H3_GOAWAY_WAIT: Duration = Duration::from_secs(1);
 
 /// Submission queue of a shard's uring: operations that one system call submits.
 pub const SUBMISSIONS_MAX: u32 = 1024;
@@ -368,6 +432,15 @@ const _: () =
 // connection at half its window.
 const _: () = assert!(H2_INPUT_SIZE_MAX / 10 * 255 < H2_CONNECTION_WINDOW / 2);
 const _: () = assert!(H2_QUANTUM <= H2_UNSENT_SIZE_MAX);
+const _: () = assert!(H3_CONNECTION_WINDOW >= EXCHANGE_WINDOW);
+const _: () = assert!(H3_UNRETURNED_MAX >= H3_CONNECTION_WINDOW);
+// A head is read when all of it is here.
+const _: () = assert!(HEAD_SIZE_MAX as u64 <= H3_STREAM_WINDOW);
+const _: () = assert!(H3_CONTROL_FRAME_SIZE_MAX <= H3_UNI_WINDOW);
+// A client that fills the window while nobody reads has not used its budget up.
+const _: () = assert!(H3_BYTES_MAX >= 2 * H3_CONNECTION_WINDOW as u64);
+const _: () =
+    assert!(H3_QUANTUM <= H3_UNSENT_SIZE_MAX && H3_UNSENT_SIZE_MAX <= H3_UNACKED_SIZE_MAX);
 const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);
 // Multishot operations complete more often than they are submitted.
 const _: () = assert!(COMPLETIONS_MAX >= 4 * SUBMISSIONS_MAX);

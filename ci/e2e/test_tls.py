@@ -353,7 +353,7 @@ def test_http_is_sent_to_https_and_told_to_stay_there(serve: Serve, authority: A
 
 
 def test_a_handshake_that_takes_too_long_is_ended(serve: Serve) -> None:
-    server = serve("echo:app", "--handshake-timeout", "1", scheme="https").ready()
+    server = serve("echo:app", "--handshake-timeout", "1", version="h1-tls").ready()
     begin = time.monotonic()
     with Connection(server.address) as connection:
         connection.send(b"\x16\x03\x01")
@@ -363,7 +363,7 @@ def test_a_handshake_that_takes_too_long_is_ended(serve: Serve) -> None:
 
 
 def test_idle_handshakes_make_room_for_others(serve: Serve) -> None:
-    server = serve("echo:app", "--handshakes-max", "10", scheme="https").ready()
+    server = serve("echo:app", "--handshakes-max", "10", version="h1-tls").ready()
     idle = [socket.create_connection(server.address, WAIT_MAX_S) for _ in range(100)]  # type: ignore[arg-type]
     try:
         for _ in range(20):
@@ -375,7 +375,7 @@ def test_idle_handshakes_make_room_for_others(serve: Serve) -> None:
 
 
 def test_a_draining_server_announces_the_end_of_idle_connections(serve: Serve) -> None:
-    server = serve("echo:app", scheme="https").ready()
+    server = serve("echo:app", version="h1-tls").ready()
     with server.connect() as connection:
         assert connection.request("GET", "/tag/x").status == 200
         server.signal(signal.SIGTERM)

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod application;
+pub mod http3;
 mod lifecycle;
 pub mod limits;
 pub mod listening;
@@ -79,6 +80,9 @@ pub enum ConfigError {
     /// Options about TLS that contradict each other.
     #[error(transparent)]
     Tls(#[from] tls::TlsConfigError),
+    /// Options about HTTP/3 that contradict each other.
+    #[error(transparent)]
+    Http3(#[from] http3::Http3ConfigError),
     /// `ctl` was not told which server.
     #[error(
         "where is the server's control socket? name it with --control PATH, here and in `fasterapi run`"
@@ -164,6 +168,9 @@ struct RunArgs {
 
     #[command(flatten)]
     tls: tls::TlsArgs,
+
+    #[command(flatten)]
+    http3: http3::Http3Args,
 
     #[command(flatten)]
     application: application::ApplicationArgs,
@@ -346,6 +353,8 @@ pub struct Config {
     pub listening: Listening,
     /// TLS, if it is to be spoken.
     pub tls: Option<tls::Tls>,
+    /// HTTP/3, if it is to be spoken.
+    pub http3: Option<http3::Http3>,
     /// Worker processes, `1..=WORKERS_MAX`.
     pub workers: u16,
     /// Shards, `1..=SHARDS_MAX`.
@@ -433,18 +442,18 @@ impl RunArgs {
             Bind::Unix(_) | Bind::Inherited(_) => None,
         };
         let app_dir = find_app_dir("--app-dir", args.app_dir, &surroundings.current_dir)?;
-        let lifecycle = args.lifecycle.resolve(
-            &app_dir,
-            !matches!(listening.bind, Bind::Unix(_)),
-            surroundings,
-        )?;
+        let unix = matches!(listening.bind, Bind::Unix(_));
+        let lifecycle = args.lifecycle.resolve(&app_dir, !unix, surroundings)?;
+        let here = &surroundings.current_dir;
+        let tls = args.tls.resolve(here, host)?;
         Ok(Config {
             app_dir,
             lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
-            tls: args.tls.resolve(&surroundings.current_dir, host)?,
-            application: args.application.resolve(&surroundings.current_dir),
+            http3: args.http3.resolve(here, tls.is_some(), host.is_none())?,
+            tls,
+            application: args.application.resolve(here),
             debug: args.debug,
             http: args.http,
             listening,

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use thiserror::Error;
 
 use super::certificates::LoadError;
-use crate::pool::process::PythonError;
+use crate::{pool::process::PythonError, proto::quic::QuicError};
 
 /// Said in one line; what it names is what has to change.
 #[derive(Debug, Error)]
@@ -32,6 +32,20 @@ pub enum SystemError {
         /// What the system says.
         error: io::Error,
     },
+    /// The UDP port is taken.
+    #[error("the UDP port of {0} is in use by another process")]
+    UdpAddressInUse(SocketAddr),
+    /// Any other reason to have no UDP port there.
+    #[error("cannot have the UDP port of {address}: {error}")]
+    ListenUdp {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// QUIC cannot be spoken.
+    #[error("QUIC: {0}")]
+    Quic(QuicError),
     /// Somebody listens on the Unix socket.
     #[error("{} is in use by another process", .0.display())]
     SocketInUse(PathBuf),

@@ -30,6 +30,7 @@ use crate::{
     config::Bind,
     limits::LISTEN_BACKLOG,
     shard::{Listener, ListenerKind},
+    uring::{self, Instruction},
 };
 
 /// One listener for each shard.
@@ -161,6 +162,52 @@ fn bind_tcp(address: SocketAddr, flags: SocketFlags, sharing: Sharing) -> Result
     }
     bind(&socket, &address)?;
     Ok(socket)
+}
+
+/// A UDP socket for each shard, on the port that TCP has; the kernel is told how to choose among them.
+pub(super) fn open_datagrams(
+    address: SocketAddr,
+    shards: usize,
+    steering: &[Instruction],
+) -> Result<Vec<OwnedFd>, SystemError> {
+    let error = |errno| udp_error(address, errno);
+    let other = |error| SystemError::ListenUdp { address, error };
+    // As with TCP: alone at first, so that nobody is joined unnoticed. Their order is what the kernel counts by.
+    let first = bind_udp(address, Sharing::Alone).map_err(error)?;
+    if shards > 1 {
+        sockopt::set_socket_reuseport(&first, true).map_err(error)?;
+    }
+    let mut sockets = vec![first];
+    for _ in 1..shards {
+        sockets.push(bind_udp(address, Sharing::WithSiblings).map_err(error)?);
+    }
+    for socket in &sockets {
+        uring::prepare(socket).map_err(other)?;
+    }
+    if let Some(first) = sockets.first().filter(|_| shards > 1)
+        && let Err(error) = uring::steer(first, steering)
+    {
+        tracing::info!("datagrams are handed on between shards: {error}");
+    }
+    Ok(sockets)
+}
+
+/// A blocking socket: the uring then waits for room instead of failing.
+fn bind_udp(address: SocketAddr, sharing: Sharing) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(ipproto::UDP))?;
+    if sharing == Sharing::WithSiblings {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn udp_error(address: SocketAddr, errno: Errno) -> SystemError {
+    match errno {
+        Errno::ADDRINUSE => SystemError::UdpAddressInUse(address),
+        errno => SystemError::ListenUdp { address, error: errno.into() },
+    }
 }
 
 fn tcp_error(address: SocketAddr, errno: Errno) -> SystemError {

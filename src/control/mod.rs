@@ -11,6 +11,7 @@ mod attend;
 mod certificates;
 mod environment;
 mod error;
+mod http3;
 mod inherit;
 mod listen;
 mod orders;
@@ -53,13 +54,15 @@ use crate::{
     limits::{CONTROL_CONNECTIONS_MAX, NEVER, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part},
     pool::{lifecycle::Settings, process},
     proto::{forwarded::Trusted, h1, tls::ServerConfig, ws},
-    shard::{self, Handle, ListenerKind, TlsOptions},
+    shard::{self, Handle, ListenerKind, Mailbox, TlsOptions},
 };
 
 /// Serves until told to stop, or until that is impossible; what a worker or a shard did wrong has been logged by then.
 pub fn run(config: &Config) -> Result<Outcome, SystemError> {
     raise_descriptor_limit();
     let (listeners, redirect) = open_listeners(config)?;
+    let mut http3 =
+        config.http3.as_ref().map(|http3| http3::open(http3, &listeners)).transpose()?;
     let admin = config.admin.map(listen::open_admin).transpose()?;
     let control = open_control(&config.lifecycle.control, &listeners)?;
     let watch = config.lifecycle.watch.as_ref().map(watch::open).transpose();
@@ -82,19 +85,30 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             tokio_uring::spawn(admin::serve(listener, Rc::clone(&health)));
         }
         let certificates = Certificates::load(config)?;
-        let tls = certificates.as_ref().zip(config.tls.as_ref());
-        let tls = tls.map(|((_, loaded), config)| tls_options(config, loaded, &listeners));
+        let loaded = certificates.as_ref().map(|(_, loaded)| loaded);
+        let tls = loaded.and_then(|loaded| tls_of(config, loaded, &listeners));
         if let Some(redirect) = &redirect {
             tracing::info!("redirecting {} to {}", redirect.url, listeners.url);
         }
         let (report, reports) = mpsc::unbounded_channel();
         let mut shards = Vec::with_capacity(config.shards);
         let mut redirects = redirect.into_iter().flat_map(|redirect| redirect.sockets);
-        for (index, listener) in listeners.sockets.into_iter().enumerate() {
+        let mailboxes = listeners.sockets.iter().map(|_| Handle::new(report.clone()));
+        let mailboxes: Vec<_> = mailboxes
+            .collect::<Result<_, _>>()
+            .map_err(SystemError::other("a shard's doorbell"))?;
+        let neighbours: Vec<_> = mailboxes.iter().map(|(handle, _)| handle.neighbour()).collect();
+        let each = listeners.sockets.into_iter().zip(mailboxes);
+        for (index, (listener, mailbox)) in each.enumerate() {
+            let quic = http3
+                .as_mut()
+                .zip(tls.as_ref())
+                .map(|(http3, tls)| http3.next(index, &tls.config, neighbours.clone()));
             let options = shard::Options {
                 shard: index,
                 listeners: [listener].into_iter().chain(redirects.next()).collect(),
                 tls: tls.clone(),
+                quic: quic.transpose()?.flatten(),
                 http: versions_of(config.http),
                 h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
                 limits: limits_of(config),
@@ -104,7 +118,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
                 spin_max: spin,
                 access_log: access_log.is_some(),
             };
-            shards.push(start_shard(options, report.clone())?);
+            shards.push(start_shard(options, mailbox)?);
         }
         drop(report);
         if let Some((certificates, _)) = certificates {
@@ -126,6 +140,18 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             Supervisor::new((workers, settings), config.workers, shards, access_log, health, url);
         Ok(supervisor.run(Sources { reports, signals, asked, changed }).await)
     })
+}
+
+/// What shards are to know of TLS, and say of HTTP/3.
+fn tls_of(
+    config: &Config,
+    loaded: &Arc<ServerConfig>,
+    listeners: &Listeners,
+) -> Option<TlsOptions> {
+    let options = tls_options(config.tls.as_ref()?, loaded, listeners);
+    let told = config.http3.as_ref();
+    let alt_svc = told.and_then(|told| http3::alt_svc(told, options.https_port));
+    Some(TlsOptions { alt_svc, ..options })
 }
 
 /// What the workers have in common.
@@ -213,6 +239,7 @@ fn tls_options(config: &Tls, loaded: &Arc<ServerConfig>, listeners: &Listeners) 
         config: Arc::clone(loaded),
         hsts_max_age: config.hsts_max_age,
         https_port: config.https_port.unwrap_or(listened),
+        alt_svc: None,
     }
 }
 
@@ -263,10 +290,8 @@ fn open_control(
 
 fn start_shard(
     options: shard::Options,
-    reports: mpsc::UnboundedSender<shard::Report>,
+    (handle, mailbox): (Handle, Mailbox),
 ) -> Result<Shard, SystemError> {
-    let (handle, mailbox) =
-        Handle::new(reports).map_err(SystemError::other("a shard's doorbell"))?;
     let gauges = Arc::clone(&options.gauges);
     let thread = thread::Builder::new()
         .name(format!("shard-{}", options.shard))

@@ -54,6 +54,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// The request line is longer than the limit.
     StartLineTooLong,
+    /// A method that is not safe, in early data that anybody could have sent again (RFC 8470 §5.2).
+    TooEarly,
     /// An expectation other than `100-continue`.
     ExpectationUnknown,
     /// The head is larger than the limit.
@@ -97,6 +99,7 @@ impl Refusal {
             Self::TooSlow => (408, "Request Timeout"),
             Self::BodyTooLarge => (413, "Content Too Large"),
             Self::StartLineTooLong => (414, "URI Too Long"),
+            Self::TooEarly => (425, "Too Early"),
             Self::ExpectationUnknown => (417, "Expectation Failed"),
             Self::HeadTooLarge => (431, "Request header section too large"),
             Self::TooManyFields => (431, "Too many request headers"),

@@ -68,6 +68,11 @@ impl Method {
         .find(|method| *method as u8 == number)
     }
 
+    /// True when a request asks for nothing to be changed (RFC 9110 §9.2.1).
+    pub const fn is_safe(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
+    }
+
     /// True when a request may be sent twice with the effect of once (RFC 9110 §9.2.2).
     pub const fn is_idempotent(self) -> bool {
         match self {

@@ -4,6 +4,7 @@
 //! bytes that makes. The caller owns the buffers, the sockets and the time.
 
 pub mod answer;
+mod budget;
 pub mod error;
 pub mod field;
 pub mod forwarded;
@@ -12,9 +13,11 @@ pub mod forwarded;
 pub mod fuzzing;
 pub mod h1;
 pub mod h2;
+pub mod h3;
 pub mod head;
 pub mod quic;
 pub mod rate;
+mod request;
 mod response;
 pub mod route;
 pub mod stream;

@@ -102,6 +102,37 @@ pub(super) enum Extent {
     Open,
 }
 
+impl Extent {
+    /// The Content-Length to say, and what is to come behind the head.
+    pub(super) fn split(self) -> (Option<u64>, Sending) {
+        match self {
+            Self::Bodiless(length) => (length, Sending::Bodiless),
+            Self::Sized(length) => (Some(length), Sending::Sized(length)),
+            Self::Open => (None, Sending::Open),
+        }
+    }
+}
+
+/// What of a response is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// Everything.
+    Head,
+    /// Body, with this many bytes of the announced length.
+    Sized(u64),
+    /// Body of a length that was not announced.
+    Open,
+    /// Nothing, and what body the application gives is dropped.
+    Bodiless,
+}
+
+impl Sending {
+    /// The end goes out with the head.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::Bodiless | Self::Sized(0))
+    }
+}
+
 /// Weighs what the application says of the length against the request and the status.
 ///
 /// # Errors

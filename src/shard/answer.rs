@@ -21,6 +21,7 @@ use crate::{
         error::BadResponse,
         h1::Next,
         h2::H2,
+        h3::H3,
         ws::{BadMessage, Workspace},
     },
 };
@@ -66,6 +67,12 @@ impl Core {
                 }
                 Some(Client::Http2(at, stream)) => {
                     let streams = connections.get_mut(at).and_then(|c| c.streams.as_mut());
+                    let stream = streams.and_then(|streams| streams.stream(stream));
+                    take_record(books, &message, stream, shard)?
+                }
+                Some(Client::Http3(at, stream)) => {
+                    let connection = self.quic_connections.get_mut(at);
+                    let streams = connection.and_then(|c| c.streams.as_mut());
                     let stream = streams.and_then(|streams| streams.stream(stream));
                     take_record(books, &message, stream, shard)?
                 }
@@ -115,8 +122,10 @@ impl Core {
             // When it has been sent.
             Client::Http1(_) => {}
             // An engine takes no more than it may hold.
-            Client::Http2(..) if self.has_sent_all(client) => self.return_credit(exchange),
-            Client::Http2(..) => {}
+            Client::Http2(..) | Client::Http3(..) if self.has_sent_all(client) => {
+                self.return_credit(exchange);
+            }
+            Client::Http2(..) | Client::Http3(..) => {}
         }
     }
 
@@ -147,6 +156,10 @@ impl Core {
             Some(Client::Http2(at, stream)) => {
                 self.stream_ended::<H2>(at, stream);
                 self.touch(at);
+            }
+            Some(Client::Http3(at, stream)) => {
+                self.stream_ended::<H3>(at, stream);
+                self.touch_quic(at);
             }
         }
     }

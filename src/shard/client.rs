@@ -12,7 +12,7 @@ use super::{
     Core,
     access_log::Line,
     conn::{Connection, Reading, Verdict},
-    tls::{HSTS, Secure, add_hsts},
+    tls::{Secure, add_field},
     websocket::Site,
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         error::BadResponse,
         forwarded::Origin,
         h2::H2,
+        h3::H3,
         head::{BodyLength, ResponseHead},
         stream::StreamKey,
     },
@@ -33,14 +34,21 @@ pub(super) enum Client {
     Http1(usize),
     /// A stream of an HTTP/2 connection.
     Http2(usize, StreamKey),
+    /// A stream of an HTTP/3 connection.
+    Http3(usize, StreamKey),
 }
 
 impl Client {
     /// What is known of the client's TLS session; `None` when there is none.
     pub(super) fn tls(self, connections: &mut Slab<Connection>) -> Option<Tls<'_>> {
-        let (Self::Http1(at) | Self::Http2(at, _)) = self;
-        let tls = connections.get_mut(at)?.tls.as_mut()?;
-        Some(tls.about())
+        match self {
+            Self::Http1(at) | Self::Http2(at, _) => {
+                let tls = connections.get_mut(at)?.tls.as_mut()?;
+                Some(tls.about())
+            }
+            // RFC 9001 §4.2: there is no older one. quiche does not tell the suite.
+            Self::Http3(..) => Some(Tls { version: 0x0304, cipher_suite: 0, certificate: None }),
+        }
     }
 }
 
@@ -91,8 +99,8 @@ impl Respond for &mut Connection {
             self.h1.close_after_response();
         }
         self.h1.encode_head(&head, &saying.date, &mut self.output)?;
-        if let Some(value) = saying.secure.hsts(self.tls.is_some()) {
-            add_hsts(&head, value, &mut self.output);
+        for field in saying.secure.fields(self.tls.is_some(), false) {
+            add_field(&head, field, &mut self.output);
         }
         self.h1.encode_body(response.body, &mut self.output)
     }
@@ -155,6 +163,7 @@ impl Core {
     pub(super) fn touch_client(&mut self, client: Client) {
         match client {
             Client::Http1(connection) | Client::Http2(connection, _) => self.touch(connection),
+            Client::Http3(connection, _) => self.touch_quic(connection),
         }
     }
 
@@ -167,6 +176,10 @@ impl Core {
                 self.listen_stream::<H2>(connection, stream);
                 self.touch(connection);
             }
+            Client::Http3(connection, stream) => {
+                self.listen_stream::<H3>(connection, stream);
+                self.touch_quic(connection);
+            }
         }
     }
 
@@ -176,6 +189,10 @@ impl Core {
             Client::Http1(at) => self.connections.get(at).is_none_or(|c| c.h1.closes()),
             Client::Http2(at, _) => {
                 let streams = self.connections.get(at).and_then(|c| c.streams.as_ref());
+                streams.is_none_or(|streams| streams.leaving)
+            }
+            Client::Http3(at, _) => {
+                let streams = self.quic_connections.get(at).and_then(|c| c.streams.as_ref());
                 streams.is_none_or(|streams| streams.leaving)
             }
         }
@@ -191,6 +208,11 @@ impl Core {
                 let streams = self.connections.get(connection).and_then(|c| c.streams.as_ref());
                 streams.is_some_and(|streams| streams.has_sent_all(stream))
             }
+            Client::Http3(connection, stream) => {
+                let connection = self.quic_connections.get(connection);
+                let streams = connection.and_then(|c| c.streams.as_ref());
+                streams.is_some_and(|streams| streams.has_sent_all(stream))
+            }
         }
     }
 
@@ -203,6 +225,11 @@ impl Core {
             // What an engine was given is not taken back.
             Client::Http2(connection, stream) => {
                 let streams = self.connections.get(connection).and_then(|c| c.streams.as_ref());
+                streams.is_some_and(|streams| streams.response_waits(stream))
+            }
+            Client::Http3(connection, stream) => {
+                let connection = self.quic_connections.get(connection);
+                let streams = connection.and_then(|c| c.streams.as_ref());
                 streams.is_some_and(|streams| streams.response_waits(stream))
             }
         }
@@ -240,6 +267,13 @@ impl Core {
                 }
                 self.touch(at);
             }
+            Client::Http3(at, stream) => {
+                let streams = self.quic_connections.get_mut(at).and_then(|c| c.streams.as_mut());
+                if let Some(streams) = streams {
+                    streams.answer(stream, verdict, &self.secure, &date);
+                }
+                self.touch_quic(at);
+            }
         }
         true
     }
@@ -248,7 +282,7 @@ impl Core {
     pub(super) fn answer_plainly(&mut self, index: usize, verdict: &Verdict) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         let mut fields = verdict.fields();
-        fields.extend(self.secure.hsts(connection.tls.is_some()).map(|value| (HSTS, value)));
+        fields.extend(self.secure.fields(connection.tls.is_some(), false));
         let (status, detail, out) = (verdict.status, verdict.detail, &mut connection.output);
         let next = connection.h1.edge_answer(status, detail, &fields, &self.clock.date(), out);
         self.response_ended(index, next);

@@ -22,6 +22,7 @@ impl<D: Driver> Shard<D> {
         self.next_sweep = now + limits::SWEEP_INTERVAL;
         if self.drain_until.is_some_and(|until| now >= until) {
             self.core.cut_off();
+            self.core.cut_off_quic();
         }
         self.core.sweep_connections(now);
         self.core.sweep_websockets(now);
@@ -29,6 +30,7 @@ impl<D: Driver> Shard<D> {
         self.core.expire_queue();
         self.core.find_stuck(now);
         self.resume_accepting();
+        self.resume_receiving();
         self.hand_over_log(true);
     }
 }

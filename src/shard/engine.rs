@@ -10,6 +10,7 @@ use crate::proto::{
     answer::EdgeAnswer,
     error::{BadResponse, Refusal},
     h2::H2,
+    h3::H3,
     head::{RequestHead, ResponseHead},
     stream::{Cut, Event, StreamKey},
 };
@@ -144,3 +145,4 @@ macro_rules! engine {
 }
 
 engine!(H2, Client::Http2, connections);
+engine!(H3, Client::Http3, quic_connections);

@@ -4,8 +4,9 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicU64, mpsc},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use crate::{
     ipc::{Doorbell, Fault},
     limits,
     pool::{Incarnation, Link, WorkerId},
-    proto::{forwarded::Trusted, h1, route::Routes, tls::ServerConfig},
+    proto::{forwarded::Trusted, h1, quic::Endpoint, route::Routes, tls::ServerConfig},
 };
 
 /// What a shard is told.
@@ -126,6 +127,14 @@ pub struct Gauges {
     pub handshakes_failed: AtomicU64,
     /// Handshakes that were closed to make room for newer ones.
     pub handshakes_evicted: AtomicU64,
+    /// Open HTTP/3 connections; they are among `connections`.
+    pub quic_connections: AtomicU64,
+    /// Datagrams that were answered without a connection: Retry, Version Negotiation, stateless reset.
+    pub datagrams_answered: AtomicU64,
+    /// Datagrams that landed here and belong to another shard.
+    pub datagrams_forwarded: AtomicU64,
+    /// Datagrams that were for nobody, or for whom there was no room.
+    pub datagrams_dropped: AtomicU64,
 }
 
 /// What a shard starts with.
@@ -137,6 +146,8 @@ pub struct Options {
     pub listeners: Vec<Listener>,
     /// For listeners that speak TLS; there is none without.
     pub tls: Option<TlsOptions>,
+    /// For HTTP/3, if it is to be spoken.
+    pub quic: Option<QuicOptions>,
     /// What is spoken.
     pub http: HttpVersions,
     /// Limits of the HTTP/1.1 engine; those of the others follow from them and from `limits`.
@@ -246,12 +257,52 @@ pub struct TlsOptions {
     pub hsts_max_age: Option<u64>,
     /// The port that clients reach the TLS listener by, for redirects.
     pub https_port: u16,
+    /// The value of Alt-Svc (RFC 7838), which tells clients where HTTP/3 is to be had.
+    pub alt_svc: Option<String>,
+}
+
+/// What HTTP/3 needs.
+#[derive(Debug)]
+pub struct QuicOptions {
+    /// Bound, and [`prepared`](crate::uring::prepare); not non-blocking, so that the kernel waits for room to send. Shards share a port by SO_REUSEPORT.
+    pub socket: OwnedFd,
+    /// The socket's.
+    pub port: u16,
+    /// Made with the certificates of `tls`.
+    pub endpoint: Box<Endpoint>,
+    /// Every connection writes down what happens to it in a file of this directory. The shard waits for the disk.
+    pub qlog_dir: Option<PathBuf>,
+    /// Where datagrams go that belong to other shards, by their numbers.
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// A datagram that landed at the wrong shard.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    pub(crate) data: Vec<u8>,
+    pub(crate) from: SocketAddr,
+    pub(crate) to: IpAddr,
+}
+
+/// The way to another shard.
+#[derive(Clone, Debug)]
+pub struct Neighbour {
+    datagrams: mpsc::SyncSender<Forwarded>,
+    doorbell: Arc<Doorbell>,
+}
+
+impl Neighbour {
+    /// Hands a datagram on; false when there is no room for it.
+    pub(crate) fn pass(&self, datagram: Forwarded) -> bool {
+        self.datagrams.try_send(datagram).is_ok() && self.doorbell.kick().is_ok()
+    }
 }
 
 /// The control thread's end.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    datagrams: mpsc::SyncSender<Forwarded>,
     doorbell: Arc<Doorbell>,
 }
 
@@ -259,6 +310,7 @@ pub struct Handle {
 #[derive(Debug)]
 pub struct Mailbox {
     pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) datagrams: mpsc::Receiver<Forwarded>,
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) reports: tokio::sync::mpsc::UnboundedSender<Report>,
 }
@@ -267,9 +319,15 @@ impl Handle {
     /// Both ends.
     pub fn new(reports: tokio::sync::mpsc::UnboundedSender<Report>) -> io::Result<(Self, Mailbox)> {
         let (sender, receiver) = mpsc::channel();
+        let (datagrams, arriving) = mpsc::sync_channel(limits::FORWARDS_MAX);
         let doorbell = Arc::new(Doorbell::new()?);
-        let handle = Self { commands: sender, doorbell: Arc::clone(&doorbell) };
-        Ok((handle, Mailbox { commands: receiver, doorbell, reports }))
+        let handle = Self { commands: sender, datagrams, doorbell: Arc::clone(&doorbell) };
+        Ok((handle, Mailbox { commands: receiver, datagrams: arriving, doorbell, reports }))
+    }
+
+    /// For other shards.
+    pub fn neighbour(&self) -> Neighbour {
+        Neighbour { datagrams: self.datagrams.clone(), doorbell: Arc::clone(&self.doorbell) }
     }
 
     /// Queues a command and wakes the shard. False when the shard has ended.

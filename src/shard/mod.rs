@@ -19,6 +19,7 @@ mod links;
 #[cfg(test)]
 pub(crate) mod probe;
 mod queue;
+mod quic;
 mod rescue;
 mod serve;
 mod spin;
@@ -28,6 +29,7 @@ mod tally;
 mod tests;
 mod tls;
 mod turn;
+mod udp;
 mod watch;
 mod websocket;
 
@@ -36,8 +38,8 @@ use std::sync::Arc;
 use slab::Slab;
 
 pub use handle::{
-    Command, Gauges, Handle, HttpVersions, Limits, Listener, ListenerKind, Mailbox, Options,
-    Report, TlsOptions,
+    Command, Gauges, Handle, HttpVersions, Limits, Listener, ListenerKind, Mailbox, Neighbour,
+    Options, QuicOptions, Report, TlsOptions,
 };
 pub use turn::run;
 pub use websocket::WebSocketOptions;
@@ -53,6 +55,7 @@ use conn::Connection;
 use exchange::Exchanges;
 use links::Links;
 use queue::Queue;
+use quic::{Quic, QuicConnection};
 use tally::Tally;
 use tls::Secure;
 
@@ -62,6 +65,10 @@ struct Core {
     options: Settings,
     clock: Clock,
     connections: Slab<Connection>,
+    /// Those of HTTP/3.
+    quic_connections: Slab<QuicConnection>,
+    /// `None` without HTTP/3.
+    quic: Option<Box<Quic>>,
     exchanges: Exchanges,
     links: Links,
     routes: Option<Arc<Routes>>,

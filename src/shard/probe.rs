@@ -77,6 +77,15 @@ impl<D: Driver> Probe<D> {
                 }
             }
         }
+        for (index, connection) in &core.quic_connections {
+            let streams = connection.streams.iter().flat_map(|streams| streams.exchanges());
+            for (key, exchange) in streams {
+                let client = Client::Http3(index, key);
+                if let Some(other) = owners.insert(exchange, client) {
+                    return Err(format!("{other:?} and {client:?} share exchange {exchange}"));
+                }
+            }
+        }
         let links: Vec<_> = core
             .links
             .iter_mut()

@@ -21,7 +21,7 @@ use super::{
     conn::Verdict,
     engine::Engine,
     serve::{Asked, unavailable},
-    tls::{HSTS, Secure},
+    tls::{Secure, gives},
     websocket::{Site, Talk, WebSocket},
 };
 use crate::{
@@ -43,6 +43,8 @@ pub(super) struct Access {
     pub(super) direct: Origin,
     /// Requests are sent to the TLS listener.
     pub(super) redirects: bool,
+    /// The client has found HTTP/3 and need not be told of it.
+    pub(super) http3: bool,
 }
 
 /// See the module.
@@ -99,7 +101,7 @@ pub(super) struct Stream<'a, E> {
     entry: &'a mut Entry,
     /// Of the connection.
     unsent: &'a mut usize,
-    secure: bool,
+    access: Access,
 }
 
 impl<E: Engine> Streams<E> {
@@ -116,7 +118,7 @@ impl<E: Engine> Streams<E> {
     pub(super) fn stream(&mut self, key: StreamKey) -> Option<Stream<'_, E>> {
         let entry = self.entries.get_mut(key.slot())?.as_mut().filter(|entry| entry.key == key)?;
         let Self { engine, unsent, access, .. } = self;
-        Some(Stream { engine, entry, unsent, secure: access.direct.secure })
+        Some(Stream { engine, entry, unsent, access: *access })
     }
 
     /// Streams whose request has not been read to its end.
@@ -177,7 +179,7 @@ impl<E: Engine> Streams<E> {
         date: &[u8],
     ) {
         let mut fields = verdict.fields();
-        fields.extend(secure.hsts(self.access.direct.secure).map(|value| (HSTS, value)));
+        fields.extend(secure.fields(self.access.direct.secure, self.access.http3));
         let answer = EdgeAnswer::new(verdict.status, verdict.detail, &fields);
         if self.engine.answer(key, &answer, date).is_err() {
             self.engine.reset(key, Cut::Internal);
@@ -331,7 +333,8 @@ impl<E: Engine> Respond for Stream<'_, E> {
         }
         let over = response.end && response.body.is_empty();
         let key = self.entry.key;
-        match saying.secure.hsts(self.secure).and_then(|value| with_field(&head, (HSTS, value))) {
+        let ours = saying.secure.fields(self.access.direct.secure, self.access.http3);
+        match with_fields(&head, ours) {
             Some((blob, fields)) => {
                 let head = ResponseHead { blob: &blob, fields: &fields, ..head };
                 self.engine.respond(key, &head, &saying.date, over)?;
@@ -417,23 +420,21 @@ fn accepting(
     Some((blob, fields))
 }
 
-/// A head with one more field, unless the application has given its own.
-fn with_field(
+/// A head with more fields, apart from those that the application has given; `None` if there are none.
+fn with_fields<'a>(
     head: &ResponseHead<'_>,
-    (name, value): (&str, &[u8]),
+    ours: impl Iterator<Item = (&'a str, &'a [u8])>,
 ) -> Option<(Vec<u8>, Vec<Field>)> {
-    let mut names = head.fields.iter().filter_map(|field| field.name.of(head.blob));
-    if names.any(|given| given.eq_ignore_ascii_case(name.as_bytes())) {
-        return None;
+    let mut more = None;
+    for (name, value) in ours.filter(|(name, _)| !gives(head, name)) {
+        let (blob, fields) = more.get_or_insert_with(|| (head.blob.to_vec(), head.fields.to_vec()));
+        let at = blob.len();
+        blob.extend_from_slice(name.as_bytes());
+        blob.extend_from_slice(value);
+        let name_span = Span::new(at, name.len())?;
+        fields.push(Field { name: name_span, value: Span::new(at + name.len(), value.len())? });
     }
-    let blob = [head.blob, name.as_bytes(), value].concat();
-    let at = head.blob.len();
-    let name_span = Span::new(at, name.len())?;
-    let value_span = Span::new(at + name.len(), value.len())?;
-    let mut fields = Vec::with_capacity(head.fields.len() + 1);
-    fields.extend_from_slice(head.fields);
-    fields.push(Field { name: name_span, value: value_span });
-    Some((blob, fields))
+    more
 }
 
 fn trailer_head<'a>(blob: &'a [u8], fields: &'a [Field]) -> ResponseHead<'a> {
@@ -494,7 +495,7 @@ impl Core {
         stream: StreamKey,
         (mut end, websocket): (bool, bool),
     ) {
-        let Access { direct, redirects } = streams.access;
+        let Access { direct, redirects, .. } = streams.access;
         let found = match websocket && !redirects {
             true => self.find_extended().map(|(route, asked)| (route, Some(asked))),
             false => self.route(redirects),

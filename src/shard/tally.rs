@@ -15,6 +15,7 @@ pub(super) struct Tally {
     queued: u64,
     chunks: u64,
     handshaking: u64,
+    quic_connections: u64,
     pub(super) begun: u64,
     pub(super) redispatched: u64,
     pub(super) failed: u64,
@@ -25,6 +26,9 @@ pub(super) struct Tally {
     pub(super) handshakes_resumed: u64,
     pub(super) handshakes_failed: u64,
     pub(super) handshakes_evicted: u64,
+    pub(super) datagrams_answered: u64,
+    pub(super) datagrams_forwarded: u64,
+    pub(super) datagrams_dropped: u64,
 }
 
 impl Core {
@@ -32,11 +36,12 @@ impl Core {
     pub(super) fn publish_tally(&mut self) {
         let queued = self.queue.len();
         let now = Tally {
-            connections: self.connections.len() as u64,
+            connections: (self.connections.len() + self.quic_connections.len()) as u64,
+            quic_connections: self.quic_connections.len() as u64,
             exchanges: (self.exchanges.len() - queued) as u64,
             queued: queued as u64,
             chunks: self.links.leased_chunks() as u64,
-            handshaking: self.handshakes() as u64,
+            handshaking: (self.handshakes() + self.quic_handshakes()) as u64,
             ..self.tally
         };
         self.tally = now;
@@ -65,5 +70,9 @@ impl Tally {
         store(&gauges.handshakes_resumed, self.handshakes_resumed);
         store(&gauges.handshakes_failed, self.handshakes_failed);
         store(&gauges.handshakes_evicted, self.handshakes_evicted);
+        store(&gauges.quic_connections, self.quic_connections);
+        store(&gauges.datagrams_answered, self.datagrams_answered);
+        store(&gauges.datagrams_forwarded, self.datagrams_forwarded);
+        store(&gauges.datagrams_dropped, self.datagrams_dropped);
     }
 }

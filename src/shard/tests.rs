@@ -6,6 +6,7 @@ mod chaos;
 mod deadlines;
 mod departure;
 mod http2;
+mod http3;
 mod overload;
 mod progress;
 mod rescue;
@@ -31,7 +32,7 @@ use rustix::{
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{
-    Command, Handle, HttpVersions, Limits, Listener, ListenerKind, Options, Report,
+    Command, Handle, HttpVersions, Limits, Listener, ListenerKind, Options, QuicOptions, Report,
     WebSocketOptions, run,
 };
 use crate::{
@@ -61,6 +62,10 @@ struct World {
 
 impl World {
     fn with(limits: Limits) -> Self {
+        Self::speaking(limits, None)
+    }
+
+    fn speaking(limits: Limits, quic: Option<QuicOptions>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -74,6 +79,7 @@ impl World {
                 kind: ListenerKind::Plain,
             }],
             tls: None,
+            quic,
             http: HttpVersions::Auto,
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
@@ -317,7 +323,11 @@ impl Pool {
     }
 
     fn with(limits: Limits) -> Self {
-        let (world, worker) = (World::with(limits), Worker::new());
+        Self::of(World::with(limits))
+    }
+
+    fn of(world: World) -> Self {
+        let worker = Worker::new();
         let lane = world.attach(0, &worker);
         let stop = Arc::new(Doorbell::new().unwrap());
         let (bell, stopped) = (Arc::clone(&worker.bell), Arc::clone(&stop));

@@ -20,17 +20,19 @@ use super::{
     clock::Clock,
     conn::{Connection, Listen, Phase, Reading},
     exchange::Exchanges,
-    handle::{Command, Listener, Mailbox, Options, Report},
+    handle::{Command, Listener, Mailbox, Options, QuicOptions, Report},
     links::Links,
     queue::Queue,
+    quic::Quic,
     spin::Spin,
     tally::Tally,
     tls::Secure,
+    udp::Udp,
     watch::Watch,
 };
 use crate::{
     limits,
-    proto::{h2, head::RequestHead, ws::Workspace},
+    proto::{h2, h3, head::RequestHead, ws::Workspace},
     uring::{self, Completion, Driver, Event, Token, Uring, Wait},
 };
 
@@ -43,7 +45,9 @@ pub(super) mod kind {
     pub(in crate::shard) const DOORBELL: u8 = 5;
     pub(in crate::shard) const PIDFD: u8 = 6;
     pub(in crate::shard) const LANE: u8 = 7;
-    pub(in crate::shard) const HANG_UP: u8 = 12;
+    pub(in crate::shard) const DATAGRAMS: u8 = 8;
+    pub(in crate::shard) const SEND_DATAGRAMS: u8 = 9;
+    pub(in crate::shard) const HANG_UP: u8 = 10;
 }
 
 /// A shard: its core, and what it has in the kernel.
@@ -51,7 +55,9 @@ pub(super) struct Shard<D> {
     pub(super) driver: D,
     pub(super) core: Core,
     pub(super) shard: usize,
-    mailbox: Mailbox,
+    pub(super) mailbox: Mailbox,
+    /// Of HTTP/3.
+    pub(super) udp: Option<Udp>,
     pub(super) listeners: Vec<Option<Socket>>,
     /// What is polled of each worker, until the process has ended and its polls with it.
     pub(super) watches: Slab<Watch>,
@@ -70,7 +76,8 @@ pub fn run(options: Options, mailbox: Mailbox) {
             tracing::debug!("nobody listens to shard {shard} any more");
         }
     };
-    let driver = match Uring::new(uring::Options::default()) {
+    let datagram_buffers = options.quic.as_ref().map_or(0, |_| limits::DATAGRAM_BUFFER_COUNT);
+    let driver = match Uring::new(uring::Options { datagram_buffers, ..Default::default() }) {
         Ok(driver) => driver,
         Err(error) => return report(Report::Failed { shard, error: error.to_string() }),
     };
@@ -84,6 +91,19 @@ pub fn run(options: Options, mailbox: Mailbox) {
 impl<D: Driver> Shard<D> {
     pub(super) fn new(driver: D, options: Options, mailbox: Mailbox) -> Self {
         let now = driver.now();
+        let h3 = h3::Options {
+            body_size_max: options.h1.body_size_max,
+            header_timeout: options.limits.header_timeout,
+            body_timeout: options.limits.body_timeout,
+            keepalive_timeout: options.limits.keepalive_timeout,
+        };
+        let (quic, udp) = match options.quic {
+            Some(QuicOptions { socket, port, endpoint, qlog_dir, neighbours }) => (
+                Some(Box::new(Quic::new(*endpoint, port, qlog_dir, h3))),
+                Some(Udp::new(socket, neighbours)),
+            ),
+            None => (None, None),
+        };
         let core = Core {
             options: Settings {
                 http: options.http,
@@ -100,6 +120,8 @@ impl<D: Driver> Shard<D> {
             },
             clock: Clock::new(now, driver.wall_clock()),
             connections: Slab::new(),
+            quic_connections: Slab::new(),
+            quic,
             exchanges: Exchanges::default(),
             links: Links::default(),
             routes: None,
@@ -136,6 +158,7 @@ impl<D: Driver> Shard<D> {
             core,
             shard: options.shard,
             mailbox,
+            udp,
             listeners,
             watches: Slab::new(),
             generation: 0,
@@ -161,6 +184,7 @@ impl<D: Driver> Shard<D> {
     /// One turn; false when the shard has drained.
     pub(super) fn turn(&mut self) -> std::io::Result<bool> {
         self.accept();
+        self.receive_datagrams();
         self.core.publish_lanes();
         self.core.read_lanes();
         // In front of the queue, which gets the exchanges of those who are gone.
@@ -168,8 +192,10 @@ impl<D: Driver> Shard<D> {
         // Behind the reading, which brings back chunks: a debt that they could have settled must not go to sleep.
         self.core.settle_debts();
         self.flush();
+        self.flush_quic();
         self.core.publish_tally();
-        if self.drain_until.is_some() && self.core.connections.is_empty() {
+        let is_over = self.core.connections.is_empty() && self.is_quic_over();
+        if self.drain_until.is_some() && is_over {
             return Ok(false);
         }
         let wait = self.wait();
@@ -181,6 +207,7 @@ impl<D: Driver> Shard<D> {
             self.complete(completion);
         }
         self.completions = completions;
+        self.core.wake_quic();
         self.sweep();
         self.hand_over_log(false);
         Ok(true)
@@ -206,7 +233,9 @@ impl<D: Driver> Shard<D> {
     fn wait(&mut self) -> Wait {
         // Flushing may have written to lanes (credit, cancels), and input may have come of it.
         self.core.publish_lanes();
+        let quic = self.core.quic.as_ref();
         if !self.core.dirty.is_empty()
+            || quic.is_some_and(|quic| !quic.dirty.is_empty())
             || self.work_visible()
             || self.spin()
             || self.core.arm_lanes()
@@ -215,12 +244,18 @@ impl<D: Driver> Shard<D> {
         }
         let paused =
             self.listeners.iter().flatten().any(|listener| listener.accepting == Accepting::Paused);
-        let Core { connections, exchanges, access_log, .. } = &self.core;
-        let nothing_due = connections.is_empty() && exchanges.len() == 0 && access_log.is_empty();
+        let paused = paused || self.udp.as_ref().is_some_and(Udp::is_paused);
+        let Core { connections, quic_connections, exchanges, access_log, .. } = &self.core;
+        let nothing_due = connections.is_empty()
+            && quic_connections.is_empty()
+            && exchanges.len() == 0
+            && access_log.is_empty();
         if nothing_due && !paused {
             return Wait::Forever;
         }
-        let sweep = self.next_sweep.saturating_duration_since(self.driver.now());
+        let timer = self.core.quic.as_ref().and_then(|quic| quic.next_timer());
+        let next = timer.map_or(self.next_sweep, |timer| timer.min(self.next_sweep));
+        let sweep = next.saturating_duration_since(self.driver.now());
         let poll = self.core.waits_for_others().then_some(limits::QUEUE_POLL_INTERVAL);
         Wait::AtMost(poll.map_or(sweep, |poll| poll.min(sweep)))
     }
@@ -232,7 +267,8 @@ impl<D: Driver> Shard<D> {
     /// Looks for work for a while, if somebody is likely to bring some.
     fn spin(&mut self) -> bool {
         let budget = self.spin.budget();
-        if budget.is_zero() || self.core.connections.is_empty() {
+        let Core { connections, quic_connections, .. } = &self.core;
+        if budget.is_zero() || connections.is_empty() && quic_connections.is_empty() {
             return false;
         }
         let end = self.driver.now() + budget;
@@ -265,6 +301,8 @@ impl<D: Driver> Shard<D> {
                 }
                 self.obey();
             }
+            kind::DATAGRAMS => self.datagrams_arrived(event, more),
+            kind::SEND_DATAGRAMS => self.datagrams_sent(event),
             kind::PIDFD | kind::LANE => self.watched(token, &event, more),
             other => unreachable!("the shard starts no operation of kind {other}"),
         }
@@ -439,6 +477,11 @@ impl<D: Driver> Shard<D> {
 
     /// Does what the control thread asked for.
     fn obey(&mut self) {
+        if self.take_forwarded()
+            && let Err(error) = self.mailbox.doorbell.kick()
+        {
+            tracing::error!("a shard's doorbell: {error}");
+        }
         loop {
             match self.mailbox.commands.try_recv() {
                 Ok(command) => self.follow(command),
@@ -464,7 +507,14 @@ impl<D: Driver> Shard<D> {
                     self.core.depart_from(link);
                 }
             }
-            Command::Certificates(config) => self.core.secure.config = Some(config),
+            Command::Certificates(config) => {
+                if let Some(quic) = &mut self.core.quic
+                    && let Err(error) = quic.endpoint.reload(&config)
+                {
+                    tracing::error!("the old certificates stay for HTTP/3: {error}");
+                }
+                self.core.secure.config = Some(config);
+            }
             Command::Drain(grace) => self.drain(grace),
         }
     }
@@ -491,6 +541,10 @@ impl<D: Driver> Shard<D> {
             }
             self.core.touch(index);
         }
+        if let Some(quic) = &mut self.core.quic {
+            quic.endpoint.close();
+        }
+        self.core.touch_all_quic();
         self.core.depart_all();
     }
 }

@@ -22,6 +22,7 @@ use super::{
     client::{Client, Respond, Saying, head_of},
     conn::{Connection, Phase, Reading, Verdict},
     exchange::Exchange,
+    quic::QuicConnection,
 };
 use crate::{
     ipc::{
@@ -33,6 +34,7 @@ use crate::{
         answer,
         error::BadResponse,
         h2::H2,
+        h3::H3,
         ws::{
             self, BadMessage, DeflatePolicy, Kind, Step, Upgrade, Violation, Workspace, Ws,
             extended_handshake, handshake,
@@ -112,13 +114,18 @@ impl Site<'_> {
 }
 
 /// The place of a client's WebSocket, as long as its connection serves.
-fn site(connections: &mut Slab<Connection>, client: Client) -> Option<Site<'_>> {
+fn site<'a>(
+    connections: &'a mut Slab<Connection>,
+    quic_connections: &'a mut Slab<QuicConnection>,
+    client: Client,
+) -> Option<Site<'a>> {
     match client {
         Client::Http1(at) => {
             let connection = connections.get_mut(at)?;
             (connection.phase == Phase::Open).then(|| connection.site())
         }
         Client::Http2(at, stream) => connections.get_mut(at)?.streams.as_mut()?.site(stream),
+        Client::Http3(at, stream) => quic_connections.get_mut(at)?.streams.as_mut()?.site(stream),
     }
 }
 
@@ -165,7 +172,8 @@ impl Core {
 
     /// How far a client's WebSocket is.
     fn talk(&mut self, client: Client) -> Talk {
-        site(&mut self.connections, client).map_or(Talk::Silent, |site| site.talk)
+        site(&mut self.connections, &mut self.quic_connections, client)
+            .map_or(Talk::Silent, |site| site.talk)
     }
 
     /// True when the engine may be shown input.
@@ -183,8 +191,8 @@ impl Core {
     pub(super) fn listen(&mut self, client: Client, data: &[u8]) -> usize {
         let mut at = 0;
         while self.may_listen(client) {
-            let Self { connections, exchanges, links, workspace, .. } = self;
-            let Some(mut site) = site(connections, client) else { break };
+            let Self { connections, quic_connections, exchanges, links, workspace, .. } = self;
+            let Some(mut site) = site(connections, quic_connections, client) else { break };
             let talk = site.talk;
             let Some(engine) = site.engine() else { break };
             match engine.decode(data.get(at..).unwrap_or_default(), workspace) {
@@ -232,6 +240,9 @@ impl Core {
             Client::Http2(at, stream) => {
                 self.connections.get_mut(at)?.streams.as_mut()?.part_websocket(stream);
             }
+            Client::Http3(at, stream) => {
+                self.quic_connections.get_mut(at)?.streams.as_mut()?.part_websocket(stream);
+            }
         }
         self.part_exchange(exchange, 0);
         Some(exchange)
@@ -257,7 +268,9 @@ impl Core {
 
     /// Appends what the engine has to say unasked, and ends the connection or stream when there is nothing more to come.
     pub(super) fn speak(&mut self, client: Client) {
-        let Some(mut site) = site(&mut self.connections, client) else { return };
+        let Some(mut site) = site(&mut self.connections, &mut self.quic_connections, client) else {
+            return;
+        };
         let has_room = site.has_room;
         let Some(WebSocket::Open(engine)) = &mut site.websocket else { return };
         if has_room {
@@ -271,13 +284,14 @@ impl Core {
                 }
             }
             Client::Http2(at, stream) => self.speak_stream::<H2>(at, stream, over),
+            Client::Http3(at, stream) => self.speak_stream::<H3>(at, stream, over),
         }
     }
 
     /// The edge closes a WebSocket whose exchange is nobody's any more.
     pub(super) fn leave(&mut self, client: Client, code: u16, reason: &str) {
         let now = self.clock.now;
-        if let Some(mut site) = site(&mut self.connections, client) {
+        if let Some(mut site) = site(&mut self.connections, &mut self.quic_connections, client) {
             shut(&mut site, Close { code, reason: reason.as_bytes() }, now);
         }
         self.speak(client);
@@ -353,9 +367,17 @@ impl Core {
             let streams = streams.filter(|(_, websocket)| websocket.is_due(now));
             due.extend(streams.map(|(stream, _)| Client::Http2(index, stream)));
         }
+        for (index, connection) in &self.quic_connections {
+            let streams = connection.streams.iter().flat_map(|streams| streams.websockets());
+            let streams = streams.filter(|(_, websocket)| websocket.is_due(now));
+            due.extend(streams.map(|(stream, _)| Client::Http3(index, stream)));
+        }
         for client in due {
             let listens = self.may_listen(client);
-            let Some(mut site) = site(&mut self.connections, client) else { continue };
+            let Some(mut site) = site(&mut self.connections, &mut self.quic_connections, client)
+            else {
+                continue;
+            };
             let Some(engine) = site.engine() else { continue };
             if let Err(violation) = engine.handle_timeout(now, listens) {
                 self.violated(client, violation);

@@ -82,6 +82,7 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
             kind: ListenerKind::Plain,
         }],
         tls: None,
+        quic: None,
         limits: profile.limits,
         websocket: WebSocketOptions::default(),
         trusted: Trusted::default(),

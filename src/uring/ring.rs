@@ -353,22 +353,9 @@ impl Uring {
                     event
                 }
                 Operation::ReceiveDatagrams => {
-                    let id = cqueue::buffer_select(entry.flags());
-                    let buffers = datagram_buffers.as_mut();
-                    let lease = id
-                        .zip(buffers)
-                        .map(|(id, buffers)| DatagramLease(buffers.lend(id, result.unwrap_or(0))));
-                    // Even an empty datagram has an envelope.
-                    match (result, lease) {
-                        (Ok(_), Some(lease)) => Event::Datagrams(lease),
-                        (Err(errno), Some(lease)) => {
-                            if let Some(buffers) = datagram_buffers {
-                                buffers.recycle(lease.0.id);
-                            }
-                            Event::Failed(errno)
-                        }
-                        (result, None) => Event::Failed(result.err().unwrap_or(Errno::NOBUFS)),
-                    }
+                    let buffer =
+                        cqueue::buffer_select(entry.flags()).zip(datagram_buffers.as_mut());
+                    datagrams_received(result, buffer)
                 }
                 Operation::SendDatagrams => {
                     let user_data = entry.user_data();
@@ -391,6 +378,20 @@ impl Uring {
         for entry in mem::take(unfinished) {
             self.push(entry);
         }
+    }
+}
+
+/// What a completion of `recv_datagrams` says, and where it lies.
+fn datagrams_received(result: Result<u32, Errno>, buffer: Option<(u16, &mut BufRing)>) -> Event {
+    match (result, buffer) {
+        // Even an empty datagram has an envelope.
+        (Ok(len), Some((id, buffers))) => Event::Datagrams(DatagramLease(buffers.lend(id, len))),
+        (Err(errno), Some((id, buffers))) => {
+            let unused = buffers.lend(id, 0);
+            buffers.recycle(unused.id);
+            Event::Failed(errno)
+        }
+        (result, None) => Event::Failed(result.err().unwrap_or(Errno::NOBUFS)),
     }
 }
 

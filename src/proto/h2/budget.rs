@@ -3,49 +3,18 @@
 //! Invariant: each is finite whatever the client sends, and each comes back with time and, where that is just, with
 //! work that serves somebody; so a client that behaves never meets its end.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::frames::{FrameHead, kind};
-use crate::limits::{
-    H2_CANCELLED_MAX, H2_CANCELLED_PER_S, H2_CONTROL_BYTES_MAX, H2_CONTROL_BYTES_PER_PAYLOAD,
-    H2_CONTROL_BYTES_PER_S, H2_CONTROL_FRAME_EARNED_BY, H2_CONTROL_FRAMES_MAX,
-    H2_CONTROL_FRAMES_PER_REQUEST, H2_CONTROL_FRAMES_PER_S, H2_SETTINGS_COST,
+pub(super) use crate::proto::budget::Exhausted;
+use crate::{
+    limits::{
+        H2_CANCELLED_MAX, H2_CANCELLED_PER_S, H2_CONTROL_BYTES_MAX, H2_CONTROL_BYTES_PER_PAYLOAD,
+        H2_CONTROL_BYTES_PER_S, H2_CONTROL_FRAME_EARNED_BY, H2_CONTROL_FRAMES_MAX,
+        H2_CONTROL_FRAMES_PER_REQUEST, H2_CONTROL_FRAMES_PER_S, H2_SETTINGS_COST,
+    },
+    proto::budget::Budget,
 };
-
-/// The budget is used up: the client is to calm down (RFC 9113 §7, ENHANCE_YOUR_CALM).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exhausted;
-
-/// Something that is spent, and comes back.
-#[derive(Debug)]
-struct Budget {
-    left: u64,
-    max: u64,
-    per_s: u64,
-    /// Up to when time has been paid out.
-    paid: Instant,
-}
-
-impl Budget {
-    const fn new(max: u64, per_s: u64, now: Instant) -> Self {
-        Self { left: max, max, per_s, paid: now }
-    }
-
-    fn spend(&mut self, cost: u64, now: Instant) -> Result<(), Exhausted> {
-        if self.left < cost {
-            // Whole seconds only, so that no fraction is lost or paid twice.
-            let seconds = now.saturating_duration_since(self.paid).as_secs();
-            self.paid += Duration::from_secs(seconds);
-            self.earn(seconds.saturating_mul(self.per_s));
-        }
-        self.left = self.left.checked_sub(cost).ok_or(Exhausted)?;
-        Ok(())
-    }
-
-    fn earn(&mut self, amount: u64) {
-        self.left = self.left.saturating_add(amount).min(self.max);
-    }
-}
 
 /// All budgets of one connection.
 #[derive(Debug)]
@@ -111,30 +80,6 @@ impl Budgets {
 #[expect(clippy::disallowed_methods, reason = "a test has no shard to give it the time")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_budget_ends_and_comes_back_with_time() {
-        let start = Instant::now();
-        let mut budget = Budget::new(3, 2, start);
-        for _ in 0..3 {
-            assert_eq!(budget.spend(1, start), Ok(()));
-        }
-        assert_eq!(budget.spend(1, start + Duration::from_millis(999)), Err(Exhausted));
-        let later = start + Duration::from_millis(1500);
-        assert_eq!(budget.spend(2, later), Ok(()), "one second was paid out");
-        assert_eq!(budget.spend(1, later), Err(Exhausted));
-        assert_eq!(
-            budget.spend(1, start + Duration::from_secs(2)),
-            Ok(()),
-            "and the half is not lost"
-        );
-        assert_eq!(
-            budget.spend(4, start + Duration::from_secs(1000)),
-            Err(Exhausted),
-            "never beyond"
-        );
-        assert_eq!(budget.spend(3, start + Duration::from_secs(1000)), Ok(()));
-    }
 
     #[test]
     fn window_updates_of_a_long_download_never_use_the_budget_up() {

@@ -7,25 +7,17 @@
 
 use http::{HeaderMap, Request, header, uri::Uri};
 
+pub(super) use crate::proto::request::Asked;
 use crate::{
-    limits::{HEAD_FIELDS_MAX, START_LINE_SIZE_MAX, TRAILERS_SIZE_MAX},
+    limits::{HEAD_FIELDS_MAX, TRAILERS_SIZE_MAX},
     proto::{
         error::Refusal,
         field::parse_length,
-        head::{BodyLength, Method, RequestHead, Version},
-        target::{is_authority, split_path},
+        head::{BodyLength, RequestHead, Version},
+        request::{self, push_field, set_method},
     },
-    span::{Field, Span},
+    span::Span,
 };
-
-/// What a request asks for beside an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// An answer only.
-    Response,
-    /// A WebSocket (RFC 8441).
-    WebSocket,
-}
 
 /// Fills `head`. `end`: no body follows.
 pub(super) fn fill<B>(
@@ -80,20 +72,7 @@ fn set_authority<B>(request: &Request<B>, head: &mut RequestHead) -> Result<(), 
         return Err(Refusal::HostRepeated);
     }
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    let authority = match (authority, host) {
-        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
-            return Err(Refusal::HostContradicts);
-        }
-        (Some(authority), _) => authority,
-        (None, Some(host)) => host,
-        (None, None) => return Err(Refusal::HostMissing),
-    };
-    if !is_authority(authority) {
-        return Err(Refusal::HostMalformed);
-    }
-    push_field(b"host", authority, head)?;
-    head.authority = head.fields.first().map(|field| field.value).unwrap_or_default();
-    Ok(())
+    request::set_authority(authority, host, head)
 }
 
 fn set_fields(fields: &HeaderMap, head: &mut RequestHead) -> Result<(), Refusal> {
@@ -129,54 +108,12 @@ fn extend_cookie(crumb: &[u8], head: &mut RequestHead) -> Result<bool, Refusal> 
     Ok(true)
 }
 
-fn push_field(name: &[u8], value: &[u8], head: &mut RequestHead) -> Result<(), Refusal> {
-    if head.fields.len() == HEAD_FIELDS_MAX {
-        return Err(Refusal::TooManyFields);
-    }
-    let name = head.append(name).ok_or(Refusal::HeadTooLarge)?;
-    let value = head.append(value).ok_or(Refusal::HeadTooLarge)?;
-    head.fields.push(Field { name, value });
-    Ok(())
-}
-
-/// A WebSocket is asked for with CONNECT here and with GET in HTTP/1.1; routes know one of them.
-fn set_method(name: &[u8], asked: Asked, head: &mut RequestHead) -> Result<(), Refusal> {
-    let name = if asked == Asked::WebSocket { b"GET" } else { name };
-    head.method = Method::of(name);
-    head.method_name = head.append(name).ok_or(Refusal::HeadTooLarge)?;
-    Ok(())
-}
-
 fn set_path(uri: &Uri, head: &mut RequestHead) -> Result<(), Refusal> {
     if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
         return Err(Refusal::TargetMalformed);
     }
     let target = uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
-    if target.len() > START_LINE_SIZE_MAX {
-        return Err(Refusal::StartLineTooLong);
-    }
-    let whole = head.append(target).ok_or(Refusal::HeadTooLarge)?;
-    if target == b"*" {
-        if head.method != Method::Options {
-            return Err(Refusal::TargetMalformed);
-        }
-        (head.raw_path, head.path) = (whole, whole);
-        return Ok(());
-    }
-    let parts = split_path(target).ok_or(Refusal::TargetMalformed)?;
-    if parts.path.is_empty() {
-        return Err(Refusal::TargetMalformed);
-    }
-    let part = |from: usize, len| Span::new(whole.start() + from, len).ok_or(Refusal::HeadTooLarge);
-    head.raw_path = part(0, parts.path.len())?;
-    head.path = head.raw_path;
-    if !parts.query.is_empty() {
-        head.query = part(target.len() - parts.query.len(), parts.query.len())?;
-    }
-    if parts.is_encoded && memchr::memchr(b'%', parts.path).is_some() {
-        head.decode_path(parts.path).ok_or(Refusal::StartLineTooLong)?;
-    }
-    Ok(())
+    request::set_target(target, head)
 }
 
 /// RFC 9110 §8.6, as strictly as HTTP/1.1 has it.

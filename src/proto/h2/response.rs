@@ -9,35 +9,16 @@ use http::{
     header::{self, HeaderName, HeaderValue},
 };
 
+pub(super) use crate::proto::response::Sending;
 use crate::{
     limits::HEAD_FIELDS_MAX,
     proto::{
         error::BadResponse,
         field::trim,
         head::ResponseHead,
-        response::{Extent, Given, Writer, checked, extent},
+        response::{Given, Writer, checked, extent},
     },
 };
-
-/// What of a response is still to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sending {
-    /// Everything.
-    Head,
-    /// Body, with this many bytes of the announced length.
-    Sized(u64),
-    /// Body of a length that was not announced.
-    Open,
-    /// Nothing, and what body the application gives is dropped.
-    Bodiless,
-}
-
-impl Sending {
-    /// END_STREAM goes out with the head.
-    pub(super) fn is_over(self) -> bool {
-        matches!(self, Self::Bodiless | Self::Sized(0))
-    }
-}
 
 /// Makes the head of a final response, and says what follows it.
 pub(super) fn head(
@@ -50,11 +31,7 @@ pub(super) fn head(
     }
     let (mut fields, given) = fields(head, 3)?;
     let extent = extent(head, given.length, is_head)?;
-    let (length, sending) = match extent {
-        Extent::Bodiless(length) => (length, Sending::Bodiless),
-        Extent::Sized(length) => (Some(length), Sending::Sized(length)),
-        Extent::Open => (None, Sending::Open),
-    };
+    let (length, sending) = extent.split();
     if let Some(length) = length {
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }

@@ -15,16 +15,22 @@ use std::{
 use quiche::{ConnectionId, RetryConnectionIds};
 
 use super::{
-    Id, Keys, Options, QuicError, Retry, config,
+    Id, Keys, Options, Quic, QuicError, Retry, config,
     packet::{self, INITIAL_SIZE_MIN, Long, Packet, Type},
 };
 use crate::{
-    limits::{QUIC_HANDSHAKES_PER_ADDRESS_MAX, QUIC_RESETS_PER_S, QUIC_RETRY_PER_ADDRESS_FROM},
+    limits::{
+        QUIC_HANDSHAKES_PER_ADDRESS_MAX, QUIC_IDS_MAX, QUIC_RESETS_PER_S,
+        QUIC_RETRY_PER_ADDRESS_FROM,
+    },
     proto::tls::ServerConfig,
 };
 
 /// A client chooses at least so many bytes for the id of its first packet (RFC 9000 §7.2).
 const ORIGINAL_ID_SIZE_MIN: usize = 8;
+
+/// RFC 9000 §8.1.
+const AMPLIFICATION_MAX: usize = 3;
 
 /// Who a datagram is for.
 pub enum Arrival {
@@ -32,7 +38,7 @@ pub enum Arrival {
     Known(usize),
     /// Nobody yet: here is a connection that wants to see the datagram. Put it into a slot, and call [`Endpoint::insert`]
     /// before the next datagram.
-    New(Box<quiche::Connection>, Issued),
+    New(Box<Quic>, Issued),
     /// Send this back, from where the datagram was sent to.
     Reply(Vec<u8>),
     /// This shard.
@@ -73,6 +79,8 @@ pub enum Why {
 pub struct Issued {
     ids: Vec<Name>,
     client: IpAddr,
+    /// See [`Entry::budget`].
+    budget: Option<usize>,
 }
 
 /// An id of either side's choice.
@@ -102,6 +110,37 @@ struct Entry {
     ids: Vec<Name>,
     /// The client's network, while its handshake is in progress.
     handshaking: Option<IpAddr>,
+    /// Bytes that may still go to a client that has not shown its address (RFC 9000 §8.1). quiche counts too, but not the
+    /// padding of Initial packets.
+    budget: Option<usize>,
+}
+
+/// Entries by slot.
+#[derive(Default)]
+struct Slots {
+    entries: Vec<Option<Entry>>,
+    len: usize,
+}
+
+impl Slots {
+    fn get_mut(&mut self, slot: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(slot)?.as_mut()
+    }
+
+    fn insert(&mut self, slot: usize, entry: Entry) {
+        if self.entries.len() <= slot {
+            self.entries.resize_with(slot + 1, || None);
+        }
+        let earlier = self.entries[slot].replace(entry);
+        assert!(earlier.is_none(), "a slot is given away once");
+        self.len += 1;
+    }
+
+    fn remove(&mut self, slot: usize) -> Option<Entry> {
+        let entry = self.entries.get_mut(slot)?.take()?;
+        self.len -= 1;
+        Some(entry)
+    }
 }
 
 /// See the module.
@@ -111,8 +150,7 @@ pub struct Endpoint {
     options: Options,
     config: quiche::Config,
     index: HashMap<Name, usize>,
-    /// By slot.
-    entries: HashMap<usize, Entry>,
+    entries: Slots,
     handshaking: usize,
     by_address: HashMap<IpAddr, usize>,
     /// Stateless resets that may still be sent in the second that began then.
@@ -123,7 +161,7 @@ impl Debug for Endpoint {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint")
             .field("shard", &self.shard)
-            .field("connections", &self.entries.len())
+            .field("connections", &self.entries.len)
             .field("handshaking", &self.handshaking)
             .finish_non_exhaustive()
     }
@@ -148,7 +186,7 @@ impl Endpoint {
             options,
             config,
             index: HashMap::new(),
-            entries: HashMap::new(),
+            entries: Slots::default(),
             handshaking: 0,
             by_address: HashMap::new(),
             resets: (now, QUIC_RESETS_PER_S),
@@ -164,9 +202,14 @@ impl Endpoint {
         Ok(())
     }
 
+    /// From now on, begin no connection.
+    pub fn close(&mut self) {
+        self.options.connections_max = 0;
+    }
+
     /// Connections that were inserted and not removed.
     pub fn connections(&self) -> usize {
-        self.entries.len()
+        self.entries.len
     }
 
     /// Those of them whose handshake is not over.
@@ -221,13 +264,17 @@ impl Endpoint {
             return Arrival::Dropped(Why::Short);
         }
         if let Some(slot) = self.find(packet.to) {
+            // Short headers come after the handshake, or at its very end.
+            if let Some(Entry { budget: Some(budget), .. }) = self.entries.get_mut(slot) {
+                *budget += AMPLIFICATION_MAX * len;
+            }
             return Arrival::Known(slot);
         }
         match self.keys.shard_of(packet.to) {
             Some(shard) if shard != self.shard => Arrival::Elsewhere(shard.into()),
             _ if kind != Type::Initial => Arrival::Dropped(Why::Unknown),
             _ if packet.to.len() < ORIGINAL_ID_SIZE_MIN => Arrival::Dropped(Why::Malformed),
-            _ => self.begin(packet, from, to, now).unwrap_or(Arrival::Dropped(Why::System)),
+            _ => self.begin(packet, len, from, to, now).unwrap_or(Arrival::Dropped(Why::System)),
         }
     }
 
@@ -263,6 +310,7 @@ impl Endpoint {
     fn begin(
         &mut self,
         packet: &Long<'_>,
+        len: usize,
         from: SocketAddr,
         to: SocketAddr,
         now: Instant,
@@ -284,7 +332,7 @@ impl Endpoint {
             let token = self.keys.seal(from, &id, packet.to, now).ok()?;
             return packet::retry(packet, &id, &token).map(Arrival::Reply);
         }
-        if self.entries.len() >= self.options.connections_max
+        if self.entries.len >= self.options.connections_max
             || self.handshaking >= self.options.handshakes_max
             || its >= QUIC_HANDSHAKES_PER_ADDRESS_MAX
         {
@@ -295,7 +343,7 @@ impl Endpoint {
         let ours = ConnectionId::from_ref(&id);
         let asked = ConnectionId::from_ref(packet.to);
         let connection = match &original {
-            None => quiche::accept(&ours, None, to, from, &mut self.config),
+            None => quiche::accept_with_buf_factory(&ours, None, to, from, &mut self.config),
             Some(original) => {
                 let original = ConnectionId::from_ref(original);
                 let ids = RetryConnectionIds {
@@ -306,7 +354,8 @@ impl Endpoint {
             }
         };
         let ids = [&id[..], packet.to].into_iter().map(Name::new).collect::<Option<_>>()?;
-        Some(Arrival::New(Box::new(connection.ok()?), Issued { ids, client }))
+        let budget = original.is_none().then_some(AMPLIFICATION_MAX * len);
+        Some(Arrival::New(Box::new(connection.ok()?), Issued { ids, client, budget }))
     }
 
     /// The connection of [`Arrival::New`] is in this slot.
@@ -314,9 +363,19 @@ impl Endpoint {
         self.index.extend(issued.ids.iter().map(|id| (*id, slot)));
         *self.by_address.entry(issued.client).or_default() += 1;
         self.handshaking += 1;
-        let entry = Entry { ids: issued.ids, handshaking: Some(issued.client) };
-        let earlier = self.entries.insert(slot, entry);
-        assert!(earlier.is_none(), "a slot is given away once");
+        let Issued { ids, client, budget } = issued;
+        self.entries.insert(slot, Entry { ids, handshaking: Some(client), budget });
+    }
+
+    /// How many of these bytes, in datagrams of `segment`, may go to this connection's client now. What is cut off counts as
+    /// lost on the way.
+    pub fn allow(&mut self, slot: usize, len: usize, segment: usize) -> usize {
+        let Some(Entry { budget: Some(budget), .. }) = self.entries.get_mut(slot) else {
+            return len;
+        };
+        let allowed = if *budget >= len { len } else { *budget - *budget % segment.max(1) };
+        *budget -= allowed;
+        allowed
     }
 
     /// Looks after the ids of a connection; to be called when it has been given datagrams. A client gets as many as it wants,
@@ -324,16 +383,17 @@ impl Endpoint {
     ///
     /// # Errors
     /// When the system has no randomness.
-    pub fn refresh(&mut self, slot: usize, quic: &mut quiche::Connection) -> Result<(), QuicError> {
-        let Some(entry) = self.entries.get_mut(&slot) else { return Ok(()) };
+    pub fn refresh(&mut self, slot: usize, quic: &mut Quic) -> Result<(), QuicError> {
+        let Some(entry) = self.entries.get_mut(slot) else { return Ok(()) };
         if !quic.is_established() {
             return Ok(());
         }
         if let Some(client) = entry.handshaking.take() {
             self.handshaking -= 1;
+            entry.budget = None;
             forget(&mut self.by_address, client);
         }
-        while quic.scids_left() > 0 {
+        while quic.scids_left() > 0 && quic.active_scids() < QUIC_IDS_MAX {
             let id = self.keys.issue(self.shard)?;
             let token = self.keys.reset_token(&id)?;
             if quic.new_scid(&ConnectionId::from_ref(&id), token, false).is_err() {
@@ -354,7 +414,7 @@ impl Endpoint {
 
     /// The connection in this slot is no more.
     pub fn remove(&mut self, slot: usize) {
-        let Some(entry) = self.entries.remove(&slot) else { return };
+        let Some(entry) = self.entries.remove(slot) else { return };
         for id in &entry.ids {
             self.index.remove(id);
         }
@@ -367,12 +427,18 @@ impl Endpoint {
     /// What the invariant says, for tests.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let listed: usize = self.entries.values().map(|entry| entry.ids.len()).sum();
-        assert_eq!(listed, self.index.len());
-        for (slot, entry) in &self.entries {
+        let entries = self.entries.entries.iter().enumerate();
+        let entries: Vec<_> =
+            entries.filter_map(|(slot, entry)| Some((slot, entry.as_ref()?))).collect();
+        assert_eq!(entries.len(), self.entries.len);
+        assert_eq!(
+            entries.iter().map(|(_, entry)| entry.ids.len()).sum::<usize>(),
+            self.index.len()
+        );
+        for (slot, entry) in &entries {
             assert!(entry.ids.iter().all(|id| self.index.get(id) == Some(slot)));
         }
-        let handshaking = self.entries.values().filter(|entry| entry.handshaking.is_some());
+        let handshaking = entries.iter().filter(|(_, entry)| entry.handshaking.is_some());
         assert_eq!(handshaking.count(), self.handshaking);
         assert_eq!(self.by_address.values().sum::<usize>(), self.handshaking);
     }

@@ -28,6 +28,7 @@ use thiserror::Error;
 pub use endpoint::{Arrival, Endpoint, Issued, Why};
 pub use id::{Id, Instruction, Keys};
 
+pub use super::h3::Quic;
 use super::tls::TlsError;
 use crate::limits;
 

@@ -15,7 +15,15 @@ use boring::{
     x509::X509,
 };
 
-use super::session::Wire;
+use super::{Identity, session::Wire};
+
+/// What a QUIC server of this identity shakes hands with.
+pub(crate) fn quic_server(identity: &Identity) -> SslContextBuilder {
+    let mut context = SslContextBuilder::new(SslMethod::tls()).unwrap();
+    context.set_certificate(&identity.chain[0]).unwrap();
+    context.set_private_key(&identity.key).unwrap();
+    context
+}
 
 /// What a client asks for. It trusts everybody: tests look at the certificate themselves.
 #[derive(Clone, Default)]

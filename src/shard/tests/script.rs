@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::fd::{BorrowedFd, OwnedFd},
     sync::{
         Arc,
@@ -28,8 +28,8 @@ use crate::{
     pool::{Incarnation, Link, Load, WorkerId},
     proto::{forwarded::Trusted, h1, route::Routes, tls::ServerConfig},
     shard::{
-        Command, Gauges, Handle, HttpVersions, Limits, Listener, ListenerKind, Options, Report,
-        TlsOptions, WebSocketOptions,
+        Command, Gauges, Handle, HttpVersions, Limits, Listener, ListenerKind, Neighbour, Options,
+        QuicOptions, Report, TlsOptions, WebSocketOptions,
         turn::{Shard, kind},
     },
     uring::{
@@ -193,8 +193,18 @@ impl Stage {
     }
 
     /// With a listener of that kind.
-    #[expect(clippy::disallowed_methods, reason = "time has to begin somewhere")]
     pub(super) fn listening(limits: Limits, kind: ListenerKind, tls: Option<TlsOptions>) -> Self {
+        Self::speaking(limits, (kind, tls), 0, None)
+    }
+
+    /// With HTTP/3, as this shard.
+    #[expect(clippy::disallowed_methods, reason = "time has to begin somewhere")]
+    pub(super) fn speaking(
+        limits: Limits,
+        (kind, tls): (ListenerKind, Option<TlsOptions>),
+        shard: usize,
+        quic: Option<QuicOptions>,
+    ) -> Self {
         let kernel = Kernel {
             now: Instant::now(),
             completions: Vec::new(),
@@ -217,9 +227,10 @@ impl Stage {
         let (handle, mailbox) = Handle::new(sender).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap().into();
         let options = Options {
-            shard: 0,
+            shard,
             listeners: vec![Listener { socket, address: None, kind }],
             tls,
+            quic,
             http: HttpVersions::Auto,
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
@@ -268,7 +279,7 @@ impl Stage {
         self.obey();
     }
 
-    fn obey(&mut self) {
+    pub(super) fn obey(&mut self) {
         let doorbell = self.shard.driver.polls[0];
         self.shard.driver.push(doorbell, Event::Readable, true);
         self.settle();
@@ -356,6 +367,67 @@ impl Stage {
         self.shard.driver.stuck = false;
         self.settle();
         self.settle();
+    }
+
+    /// Datagrams arrive from there, the first of so many bytes and as many more; to be seen with the next turn.
+    #[expect(clippy::disallowed_methods, reason = "quiche goes by the real clock")]
+    pub(super) fn datagrams_arrive(&mut self, from: SocketAddr, data: &[u8], segment: usize) {
+        let kernel = &mut self.shard.driver;
+        kernel.now = kernel.now.max(Instant::now());
+        let receive = *kernel.datagram_recvs.last().expect("a receive is armed");
+        let id = u16::try_from(kernel.arrived.len()).unwrap();
+        let us = "127.0.0.1".parse().unwrap();
+        let batch = DatagramBatch { data: data.to_vec(), segment, from: us, to: from, ecn: 0 };
+        kernel.arrived.push(batch);
+        let len = u32::try_from(data.len()).unwrap();
+        kernel.push(receive, Event::Datagrams(DatagramLease(Lease { id, len })), true);
+    }
+
+    /// The time is what quiche takes it for.
+    #[expect(clippy::disallowed_methods, reason = "quiche goes by the real clock")]
+    pub(super) fn catch_up(&mut self) {
+        let kernel = &mut self.shard.driver;
+        kernel.now = kernel.now.max(Instant::now());
+        self.settle();
+        self.settle();
+    }
+
+    /// The receive of datagrams ends with this.
+    pub(super) fn receive_ends(&mut self, error: Errno) {
+        let receive = self.shard.driver.datagram_recvs.pop().expect("a receive is armed");
+        self.shard.driver.push(receive, Event::Failed(error), false);
+        self.settle();
+    }
+
+    pub(super) fn is_receiving_datagrams(&self) -> bool {
+        !self.shard.driver.datagram_recvs.is_empty()
+    }
+
+    /// Datagrams that were sent since the last time.
+    pub(super) fn take_datagrams(&mut self) -> Vec<DatagramBatch> {
+        std::mem::take(&mut self.shard.driver.datagrams)
+    }
+
+    /// As another shard sees it.
+    pub(super) fn neighbour(&self) -> Neighbour {
+        self.handle.neighbour()
+    }
+
+    /// What the access log was given, with what waits to be handed over.
+    pub(super) fn log(&mut self) -> String {
+        self.shard.hand_over_log(true);
+        let mut all = Vec::new();
+        while let Ok(report) = self.reports.try_recv() {
+            if let Report::AccessLog(lines) = report {
+                all.extend(lines);
+            }
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    /// One turn; false when the shard has drained.
+    pub(super) fn turn(&mut self) -> bool {
+        self.shard.turn().unwrap()
     }
 
     /// What the client was sent since the last time, in bytes.

@@ -32,7 +32,7 @@ static CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(config);
 static HOUSEHOLD: LazyLock<Wishes<'static>> = LazyLock::new(Wishes::default);
 
 fn options(hsts_max_age: Option<u64>) -> Option<TlsOptions> {
-    Some(TlsOptions { config: Arc::clone(&CONFIG), hsts_max_age, https_port: 8443 })
+    Some(TlsOptions { config: Arc::clone(&CONFIG), hsts_max_age, https_port: 8443, alt_svc: None })
 }
 
 /// A client on a stage.
