@@ -5,10 +5,14 @@ import hashlib
 import os
 import select
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from aioquic.h3.connection import H3_ALPN
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
 from conftest import Serve
 from http3 import Http3
 from payload import pattern
@@ -174,12 +178,6 @@ def test_clients_that_begin_a_handshake_and_leave_are_forgotten(serve: Serve) ->
 
 def half_open(server: Server) -> None:
     """Sends a client's first flight and never listens."""
-    import time
-
-    from aioquic.h3.connection import H3_ALPN
-    from aioquic.quic.configuration import QuicConfiguration
-    from aioquic.quic.connection import QuicConnection
-
     assert not isinstance(server.address, str)
     quic = QuicConnection(configuration=QuicConfiguration(alpn_protocols=H3_ALPN, server_name="localhost"))
     quic.connect(server.address, time.monotonic())
@@ -202,16 +200,16 @@ def test_retry_is_understood(serve: Serve) -> None:
 
 def test_a_ticket_is_taken_by_every_shard_and_early_data_is_not(server: Server) -> None:
     assert not isinstance(server.address, str)
-    with Http3(server.address, WAIT_MAX_S) as client:
-        assert client.request("GET", "/tag/x").status == 200
-        until("a ticket", lambda: client.tickets)
-        ticket = client.tickets[-1]
+    with Http3(server.address, WAIT_MAX_S) as first:
+        assert first.request("GET", "/tag/x").status == 200
+        until("a ticket", lambda: first.tickets)
+        ticket = first.tickets[-1]
     for _ in range(6):
-        with Http3(server.address, WAIT_MAX_S, ticket=ticket) as client:
-            assert client.request("GET", "/tag/x").status == 200
-            assert client.handshake is not None
-            assert client.handshake.session_resumed
-            assert not client.handshake.early_data_accepted, "not unless the operator says so"
+        with Http3(server.address, WAIT_MAX_S, ticket=ticket) as again:
+            assert again.request("GET", "/tag/x").status == 200
+            assert again.handshake is not None
+            assert again.handshake.session_resumed
+            assert not again.handshake.early_data_accepted, "not unless the operator says so"
 
 
 def test_alt_svc_tells_of_it(server: Server) -> None:
