@@ -26,7 +26,7 @@ bench_targets  := $(filter-out lane_rtt,$(basename $(notdir $(wildcard benches/*
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build tools frameworks test test-rust test-executor test-loom test-native test-python lint fuzz sim miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-websocket bench-idle clean
+.PHONY: help run build tools frameworks test test-rust test-executor test-loom test-native test-python lint fuzz sim miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-websocket bench-loops bench-idle clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -125,7 +125,7 @@ lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
 	$(BIN)/ruff format --check .
 	cd pyworker && $(abspath $(BIN))/mypy
 	cd ci/e2e && $(abspath $(BIN))/mypy
-	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps fairness.py idle.py memory.py websocket.py peers
+	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps fairness.py idle.py loops.py memory.py websocket.py peers
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 	@cargo +nightly --version >/dev/null 2>&1 || { echo 'error: fuzzing needs a nightly: rustup toolchain install nightly' >&2; exit 1; }
@@ -170,6 +170,10 @@ bench-memory: build target/peers/.package ## 50 slow downloads and 50 slow uploa
 
 bench-websocket: build target/peers/.package ## echo of small messages, beside uvicorn and Granian → benches/results/websocket.{md,json}
 	cd benches && ../target/peers/bin/python -m websocket --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
+
+bench-loops: build target/peers/.package ## asyncio's loop and uvloop under every kind of application → benches/results/loops.{md,json}
+	@ci/system-packages bench
+	cd benches && ../target/peers/bin/python -m loops --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
 
 bench-idle: build ## memory per idle keep-alive connection; fails over 2 KiB
 	$(BIN)/python benches/idle.py --fasterapi $(BIN)/fasterapi $(ARGS)

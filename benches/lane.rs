@@ -103,6 +103,7 @@ fn messages(c: &mut Criterion) {
         content_length: None,
         peer: "192.0.2.7:51234".parse().ok(),
         secure: false,
+        tls: None,
         websocket: false,
         body: &[],
         end: true,

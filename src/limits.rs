@@ -122,7 +122,9 @@ pub const RECORD_ALIGN: usize = 16;
 /// A record with its header: never more than a quarter of the ring, so that a wrap can always make room.
 pub const RECORD_SIZE_MAX: usize = RING_SIZE / 4;
 /// The fixed part of a request record with its tables of fields and path parameters.
-pub const RECORD_TABLES_SIZE_MAX: usize = 4096;
+pub const RECORD_TABLES_SIZE_MAX: usize = 1024;
+/// What a request record says of the client's certificate; issuers that the client sent along and that do not fit are left out.
+pub const CLIENT_CERTIFICATE_SIZE_MAX: usize = 6 * 1024;
 /// Body bytes that ride inside a record; what is longer goes through chunks.
 pub const INLINE_BODY_SIZE_MAX: usize = 16 * 1024;
 /// One block of a segment's arena.
@@ -243,9 +245,10 @@ pub const H3_UNI_STREAMS_MAX: u64 = 8;
 pub const H3_UNI_WINDOW: u64 = 16 * 1024;
 /// Request bytes that one stream may send at first before they were read; it grows up to [`EXCHANGE_WINDOW`].
 pub const H3_STREAM_WINDOW: u64 = 64 * 1024;
-/// Request bytes that all streams of a connection may send before they were read; as many may have been read, before
-/// workers took some.
-pub const H3_CONNECTION_WINDOW: usize = 4 * EXCHANGE_WINDOW;
+/// Request bytes that all streams of a connection may send before they were read.
+pub const H3_CONNECTION_WINDOW: usize = 6 * EXCHANGE_WINDOW;
+/// Request-body bytes of all streams of a connection that were read and workers have not taken.
+pub const H3_UNRETURNED_MAX: usize = 32 * EXCHANGE_WINDOW;
 /// A frame on the control stream that has a meaning.
 pub const H3_CONTROL_FRAME_SIZE_MAX: u64 = 1024;
 /// Response bytes of one connection that QUIC keeps because they were not acknowledged.
@@ -353,8 +356,10 @@ pub const PLACE_PROCESSES_MAX: usize = 4;
 /// For killed workers to be reaped.
 pub const REAP_MAX: Duration = Duration::from_secs(2);
 
-/// Connections that wait to be accepted; the kernel's `net.core.somaxconn` may hold less.
+/// Connections that wait to be accepted, unless configured otherwise; the kernel's `net.core.somaxconn` may hold less.
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// Networks of proxies that are believed; each of them is looked at for each request of one.
+pub const PROXY_NETWORKS_MAX: usize = 64;
 /// How often the requests and the memory of workers are looked at where they are limited.
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// For workers to answer a ping before their event loops are reported as late.
@@ -399,9 +404,13 @@ const _: () = assert!(drain_part(SHUTDOWN_MAX).as_millis() < SHUTDOWN_MAX.as_mil
 const _: () = assert!(ATTACH_FDS_MAX <= 253);
 const _: () = assert!(RECORD_SIZE_MAX.is_multiple_of(RECORD_ALIGN));
 // A request record: its fixed part and tables, a blob that holds the head and the target once more (raw and
-// decoded), and an inline body must fit one record.
+// decoded), the client's certificate and an inline body must fit one record.
 const _: () = assert!(
-    RECORD_TABLES_SIZE_MAX + HEAD_SIZE_MAX + START_LINE_SIZE_MAX + INLINE_BODY_SIZE_MAX
+    RECORD_TABLES_SIZE_MAX
+        + HEAD_SIZE_MAX
+        + START_LINE_SIZE_MAX
+        + CLIENT_CERTIFICATE_SIZE_MAX
+        + INLINE_BODY_SIZE_MAX
         <= RECORD_SIZE_MAX - RECORD_ALIGN
 );
 const _: () = assert!(START_LINE_SIZE_MAX < HEAD_SIZE_MAX);
@@ -424,11 +433,12 @@ const _: () =
 const _: () = assert!(H2_INPUT_SIZE_MAX / 10 * 255 < H2_CONNECTION_WINDOW / 2);
 const _: () = assert!(H2_QUANTUM <= H2_UNSENT_SIZE_MAX);
 const _: () = assert!(H3_CONNECTION_WINDOW >= EXCHANGE_WINDOW);
+const _: () = assert!(H3_UNRETURNED_MAX >= H3_CONNECTION_WINDOW);
 // A head is read when all of it is here.
 const _: () = assert!(HEAD_SIZE_MAX as u64 <= H3_STREAM_WINDOW);
 const _: () = assert!(H3_CONTROL_FRAME_SIZE_MAX <= H3_UNI_WINDOW);
 // A client that fills the window while nobody reads has not used its budget up.
-const _: () = assert!(H3_BYTES_MAX as usize >= 2 * H3_CONNECTION_WINDOW);
+const _: () = assert!(H3_BYTES_MAX >= 2 * H3_CONNECTION_WINDOW as u64);
 const _: () =
     assert!(H3_QUANTUM <= H3_UNSENT_SIZE_MAX && H3_UNSENT_SIZE_MAX <= H3_UNACKED_SIZE_MAX);
 const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);

@@ -23,6 +23,7 @@ from wire import Address, Connection, Response
 
 HERE = Path(__file__).resolve().parent
 APPS = HERE / "apps"
+EXAMPLES = HERE.parents[1] / "examples"
 BINARY = Path(os.environ.get("FASTERAPI_BIN", HERE.parents[1] / ".venv/bin/fasterapi")).absolute()
 PYTHON = HERE.parents[1] / ".venv/bin/python"
 

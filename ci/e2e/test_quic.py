@@ -17,12 +17,9 @@ from conftest import Serve
 from http3 import Http3
 from payload import pattern
 from relay import Network, Relay
-from server import BINARY, WAIT_MAX_S, Server, resident_kib, serving, until
-from versions import VERSIONS, missing
+from server import WAIT_MAX_S, Server, resident_kib, serving, until
+from versions import VERSIONS
 
-pytestmark = pytest.mark.skipif(
-    missing(BINARY, VERSIONS["h3"]) is not None if BINARY.is_file() else True, reason="this build does not speak HTTP/3"
-)
 MIB = 1024 * 1024
 LOSSY = Network(loss=0.02, delay_s=0.05, reordered=0.02, bytes_per_s=125_000)
 """2 % lost, 2 % out of order, 50 ms one way, 1 Mbit/s."""

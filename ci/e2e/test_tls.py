@@ -3,6 +3,7 @@
 What HTTP/1.1 does over TLS is in the other modules, whose fixtures exist in both schemes.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -154,6 +155,58 @@ def test_client_ca_lets_in_its_clients_only(serve: Serve, authority: Authority, 
         # With TLS 1.3 the client learns it when it reads.
         with pytest.raises(ssl.SSLError, match="alert"):
             ask(server, tls=context)
+
+
+def pem(pair: Pair) -> str:
+    text = pair.certificate.read_text()
+    return text[text.index("-----BEGIN CERTIFICATE-----") :]
+
+
+def test_asgi_is_told_of_the_session_and_of_the_client(serve: Serve, authority: Authority, pair: Pair) -> None:
+    client = authority.issue("told", "told.test")
+    server = serve("origin:app", *pair.options, "--client-ca", authority.pair.certificate).ready()
+    for tls in (authority.trusting(client), authority.trusting(authority.issue("other", "other.test"))):
+        for _ in range(2):
+            found = json.loads(ask(server, "/", tls=tls).body)["tls"]
+        assert found.pop("cipher_suite") in (0x1301, 0x1302, 0x1303)
+        name = found.pop("client_cert_name")
+        certificate, issuer = found.pop("client_cert_chain")
+        assert issuer == pem(authority.pair), "which Python's client sends along"
+        assert found == {"server_cert": None, "client_cert_error": None, "tls_version": 0x0304}
+        stem = name.removeprefix("CN=").removesuffix(".test")
+        assert certificate == pem(Pair(authority.folder / f"{stem}.crt", authority.folder / f"{stem}.key"))
+    assert stem == "other"
+
+
+def test_asgi_is_told_of_a_session_without_a_client_certificate(serve: Serve, authority: Authority, pair: Pair) -> None:
+    server = serve("origin:app", *pair.options).ready()
+    context = authority.trusting()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    found = json.loads(ask(server, "/", tls=context).body)
+    assert found["scheme"] == "https"
+    assert found["tls"]["tls_version"] == 0x0303
+    assert (found["tls"]["client_cert_chain"], found["tls"]["client_cert_name"]) == ([], None)
+
+
+def test_wsgi_is_told_in_mod_ssls_words(serve: Serve, authority: Authority, pair: Pair) -> None:
+    client = authority.issue("wsgi", "wsgi.test")
+    server = serve("origin:wsgi", *pair.options, "--client-ca", authority.pair.certificate, "--interface", "wsgi").ready()
+    found = json.loads(ask(server, "/", tls=authority.trusting(client)).body)
+    assert found == {
+        "HTTPS": "on",
+        "REMOTE_ADDR": "127.0.0.1",
+        "SSL_CLIENT_CERT": pem(client),
+        "SSL_CLIENT_CERT_CHAIN_0": pem(authority.pair),
+        "SSL_CLIENT_I_DN": "CN=tests",
+        "SSL_CLIENT_S_DN": "CN=wsgi.test",
+        "SSL_CLIENT_VERIFY": "SUCCESS",
+        "SSL_PROTOCOL": "TLSv1.3",
+        "wsgi.url_scheme": "https",
+    }
+    server = serve("origin:wsgi", *pair.options, "--interface", "wsgi").ready()
+    found = json.loads(ask(server, "/", tls=authority.trusting()).body)
+    assert found["SSL_CLIENT_VERIFY"] == "NONE"
+    assert "SSL_CLIENT_CERT" not in found
 
 
 def test_tickets_are_taken_by_every_shard(serve: Serve, pair: Pair, authority: Authority) -> None:

@@ -11,7 +11,7 @@ from exchange import Client
 from frames import BINARY, CLOSE, PING, PONG, TEXT, Frame, Socket, ask, close, encoded, upgrade
 from multiplexed import Streamed
 from payload import pattern
-from server import Server, resident_kib, serving, until
+from server import EXAMPLES, Server, resident_kib, serving, until
 from wire import Connection
 
 MIB = 1024 * 1024
@@ -54,6 +54,24 @@ def test_messages_of_every_size_come_back(client: Client) -> None:
     found = [socket.frame() for _ in range(2)]
     assert Frame(PONG, b"between") in found
     assert next(frame for frame in found if frame.opcode == TEXT).text == "grüße"
+
+
+def test_the_example_lets_everybody_in_a_room_hear_what_is_said_there(serve: Serve) -> None:
+    server = serve("chat:app", app_dir=EXAMPLES).ready()
+    with server.connect() as one, server.connect() as two, server.connect() as elsewhere, server.connect() as nameless:
+        ada, other = upgrade(one, "/room/kitchen?name=Ada"), upgrade(elsewhere, "/room/hall?name=Eve")
+        assert ada.message().text == "Ada comes in"
+        assert other.message().text == "Eve comes in"
+        bob = upgrade(two, "/room/kitchen?name=Bob")
+        assert [ada.message().text, bob.message().text] == ["Bob comes in"] * 2
+        bob.text("hello")
+        assert [ada.message().text, bob.message().text] == ["Bob: hello"] * 2
+        bob.send(close(1000))
+        assert bob.frame().code == 1000
+        assert ada.message().text == "Bob leaves"
+        other.text("alone")
+        assert other.message().text == "Eve: alone", "and nothing of the kitchen"
+        assert ask(nameless, "/room/kitchen")[1].status == 403
 
 
 def test_a_request_without_an_upgrade_has_a_route_of_its_own(sockets: Server, client: Client) -> None:

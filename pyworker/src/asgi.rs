@@ -20,6 +20,7 @@ use crate::{
     fate::Stage,
     ffi::{self, GilCell},
     socket_cycle::{self, SocketCycle},
+    tls::Description,
     waiting::{Finished, Refused, Waiting, Wish},
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct AsgiEndpoint {
     /// Makes the coroutine that sends a file: `pathsend(cycle, exchange, path)`.
     pathsend: Option<Py<PyAny>>,
     no_param_names: Py<PyTuple>,
+    /// The extension `tls`.
+    tls: Description,
     /// Clients by their port, as tuples.
     clients: GilCell<Vec<Option<Client>>>,
 }
@@ -131,6 +134,7 @@ impl AsgiEndpoint {
             root_path,
             pathsend,
             no_param_names,
+            tls: Description::new("extension"),
             clients,
         })
     }
@@ -197,6 +201,9 @@ impl AsgiEndpoint {
         }
         if !is_socket && self.pathsend.is_some() {
             extensions.set_item(pyo3::intern!(py, "http.response.pathsend"), PyDict::new(py))?;
+        }
+        if let Some(tls) = &request.tls {
+            extensions.set_item(pyo3::intern!(py, "tls"), self.tls.of(py, tls)?.copy()?)?;
         }
         scope.set_item(pyo3::intern!(py, "extensions"), extensions)?;
         Ok(scope)
@@ -271,14 +278,23 @@ impl Cycle {
         self.take(message).or_else(|error| Refused::with(message.py(), error))
     }
 
-    /// Begins the response that is held, with this length unless the application has named one. For `pathsend`.
-    fn begin(&self, py: Python<'_>, length: u64) -> PyResult<()> {
+    /// Begins the response that is held, with this length unless the application has named one, or has trailers to come: those
+    /// have a place behind a body without a length alone. For `pathsend`; true where `await_trailers` has to end the body.
+    fn begin(&self, py: Python<'_>, length: u64) -> PyResult<bool> {
         let exchange = self.exchange.get();
         let Some(held) = exchange.course.borrow(py)?.held.take() else {
             return Err(PyRuntimeError::new_err("no response is held"));
         };
-        let length = held.length.or(Some(length));
-        exchange.handle().start(py, held.head, length, exchange.request().is_head())
+        let length = if held.trailers { held.length } else { held.length.or(Some(length)) };
+        exchange.handle().start(py, held.head, length, exchange.request().is_head())?;
+        Ok(held.trailers)
+    }
+
+    /// The body is over, and its trailers follow.
+    fn await_trailers(&self, py: Python<'_>) -> PyResult<()> {
+        let awaited = Trailers::Awaited(Head::trailers());
+        self.exchange.get().course.borrow(py)?.trailers = awaited;
+        Ok(())
     }
 }
 

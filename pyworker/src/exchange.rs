@@ -5,7 +5,7 @@
 //! [`Exchange`] outlives it, and from then on says so.
 
 use fasterapi::{
-    ipc::message::Request,
+    ipc::message,
     span::{Field, Span},
 };
 use pyo3::{
@@ -27,6 +27,7 @@ use crate::{
     ffi::GilCell,
     handle::Handle,
     lane::Taken,
+    tls::Tls,
     waiting::{Finished, Waiting, Wish},
 };
 
@@ -38,6 +39,7 @@ pub(crate) struct Arrived {
     version: u8,
     pub(crate) secure: bool,
     pub(crate) websocket: bool,
+    pub(crate) tls: Option<Box<Tls>>,
     method: Span,
     raw_path: Span,
     path: Span,
@@ -53,12 +55,13 @@ pub(crate) struct Arrived {
 
 impl Arrived {
     /// Takes a request over, into the buffer that is there already.
-    pub(crate) fn copy_from(&mut self, request: &Request<'_>) {
+    pub(crate) fn copy_from(&mut self, request: &message::Request<'_>) {
         self.route = request.route;
         self.content_length = request.content_length;
         self.version = request.version;
         self.secure = request.secure;
         self.websocket = request.websocket;
+        self.tls = request.tls.as_ref().map(|tls| Box::new(Tls::of(tls)));
         self.method = request.method_name;
         self.raw_path = request.raw_path;
         self.path = request.path;
@@ -96,7 +99,7 @@ impl Arrived {
 
     /// True for HTTP/1.1 without encryption, which is not a WebSocket.
     pub(crate) fn is_plain(&self) -> bool {
-        self.version == 11 && !self.secure && !self.websocket
+        self.version == 11 && !self.secure && !self.websocket && self.tls.is_none()
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {

@@ -70,6 +70,11 @@ pub(crate) struct Lanes {
     pub(crate) crew: Crew,
     /// Handlers that were suspended and have not ended.
     pub(crate) tasks: AtomicUsize,
+    /// Called when the lanes were used outside `drain` and `flush`: a loop that is not asked before it sleeps has to be told that
+    /// there may be something to flush.
+    on_use: PyOnceLock<Py<PyAny>>,
+    /// True while no such call is due: one was made since the last `flush`, or the caller of `drain` flushes anyway.
+    told: AtomicBool,
     /// Set for good once a drain has failed: what it then says, every later call says too.
     failure: PyOnceLock<String>,
 }
@@ -101,6 +106,11 @@ impl Lanes {
         let result = action(lane).map_err(broken);
         let errands = lane.take_errands();
         drop(lanes);
+        if let Some(on_use) = self.on_use.get(py)
+            && !self.told.swap(true, Ordering::Relaxed)
+        {
+            ffi::call0(py, on_use)?;
+        }
         let Some(errands) = errands else { return Ok((result?, false)) };
         errands.into_iter().try_for_each(|errand| run(py, errand))?;
         Ok((result?, true))
@@ -295,6 +305,8 @@ impl Lanes {
             armed: AtomicBool::new(false),
             crew: Crew::new()?,
             tasks: AtomicUsize::new(0),
+            on_use: PyOnceLock::new(),
+            told: AtomicBool::new(false),
             failure: PyOnceLock::new(),
         })
     }
@@ -327,6 +339,7 @@ impl Lanes {
         let (py, own) = (slf.py(), slf.get());
         let serving = own.serving(py)?;
         own.awake(py)?;
+        own.told.store(true, Ordering::Relaxed);
         let Some(mut scratch) = own.scratch.borrow(py)?.take() else {
             return Err(PyRuntimeError::new_err("drain() was called by a handler"));
         };
@@ -373,10 +386,18 @@ impl Lanes {
             return Err(PyRuntimeError::new_err(failure.clone()));
         }
         let mut woken = false;
+        self.told.store(true, Ordering::Relaxed);
         for index in 0..self.lane_count(py)? {
             woken |= self.with_lane(py, index, |lane| lane.flush(py))?.1;
         }
+        self.told.store(false, Ordering::Relaxed);
         Ok(woken)
+    }
+
+    fn on_use(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
+        self.on_use
+            .set(py, callback)
+            .map_err(|_| PyRuntimeError::new_err("on_use() was called already"))
     }
 
     fn in_flight(&self, py: Python<'_>) -> PyResult<usize> {

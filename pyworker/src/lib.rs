@@ -27,6 +27,7 @@ mod socket_cycle;
 mod task;
 #[cfg(feature = "testing")]
 mod testing;
+mod tls;
 mod waiting;
 mod wsgi;
 mod wsgi_environ;

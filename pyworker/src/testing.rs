@@ -12,7 +12,7 @@ use fasterapi::{
     ipc::{
         Doorbell, EdgeLane, Fault, Segment,
         layout::Geometry,
-        message::{Cancellation, Close, FromWorker, Piece, Request},
+        message::{Cancellation, Certificate, Close, FromWorker, Piece, Request, Tls},
         segment::Writer,
     },
     span::{Field, Span},
@@ -40,6 +40,9 @@ pub(crate) struct EdgeSide {
     spin_us: u64,
     shards: GilCell<Vec<Shard>>,
 }
+
+/// Version, cipher suite; subject, issuer and chain of the client's certificate.
+type Encryption = (u16, u16, Option<(String, String, Vec<u8>)>);
 
 /// A blob under construction.
 #[derive(Default)]
@@ -121,7 +124,7 @@ impl EdgeSide {
     #[pyo3(signature = (
         id, *, route = 0, method = "GET", path = "/", params = Vec::new(), query = Vec::new(), headers = Vec::new(),
         body = Vec::new(), end = true, content_length = None, version = 11, client = None, authority = "test:8000",
-        raw_path = None, decoded_path = None, websocket = false,
+        raw_path = None, decoded_path = None, websocket = false, tls = None,
         shard = 0,
     ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a test's interface")]
@@ -144,6 +147,7 @@ impl EdgeSide {
         raw_path: Option<Vec<u8>>,
         decoded_path: Option<Vec<u8>>,
         websocket: bool,
+        tls: Option<Encryption>,
         shard: usize,
     ) -> PyResult<bool> {
         let mut blob = Blob::default();
@@ -172,7 +176,16 @@ impl EdgeSide {
             blob: &blob.0,
             content_length,
             peer: peer.transpose()?,
-            secure: false,
+            secure: tls.is_some(),
+            tls: tls.as_ref().map(|(version, cipher_suite, certificate)| Tls {
+                version: *version,
+                cipher_suite: *cipher_suite,
+                certificate: certificate.as_ref().map(|(subject, issuer, chain)| Certificate {
+                    subject: subject.as_bytes(),
+                    issuer: issuer.as_bytes(),
+                    chain,
+                }),
+            }),
             websocket,
             body: &body,
             end,

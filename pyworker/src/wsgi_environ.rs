@@ -17,7 +17,7 @@ use pyo3::{
     types::{PyDict, PyString, PyTuple},
 };
 
-use crate::{exchange::Arrived, ffi::GilCell};
+use crate::{exchange::Arrived, ffi::GilCell, tls::Description};
 
 /// Names of fields whose variables are kept; clients can send no more than these into memory that stays.
 const NAMES_MAX: usize = 128;
@@ -35,6 +35,7 @@ pub(crate) struct WsgiEndpoint {
     no_param_names: Py<PyTuple>,
     names: GilCell<HashMap<Box<[u8]>, Py<PyString>>>,
     last_address: GilCell<Option<(IpAddr, Py<PyString>)>>,
+    tls: Description,
 }
 
 #[pymethods]
@@ -56,6 +57,7 @@ impl WsgiEndpoint {
             no_param_names: PyTuple::empty(py).unbind(),
             names: GilCell::new(HashMap::new()),
             last_address: GilCell::new(None),
+            tls: Description::new("variables"),
         }
     }
 }
@@ -90,6 +92,9 @@ impl WsgiEndpoint {
         if request.secure {
             environ.set_item(pyo3::intern!(py, "wsgi.url_scheme"), "https")?;
             environ.set_item(pyo3::intern!(py, "HTTPS"), "on")?;
+        }
+        if let Some(tls) = &request.tls {
+            environ.update(self.tls.of(py, tls)?.as_mapping())?;
         }
         if let Some(peer) = request.peer() {
             self.set_peer(&environ, peer)?;

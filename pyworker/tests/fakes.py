@@ -154,6 +154,10 @@ class FakeLanes:
         self.calls.append("before_block")
         return bool(self._records)
 
+    def on_use(self, callback: Callable[[], Any]) -> None:
+        self.calls.append("on_use")
+        self.used = callback
+
     def flush(self) -> bool:
         self.calls.append("flush")
         return False

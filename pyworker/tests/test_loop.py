@@ -3,6 +3,7 @@
 import asyncio
 import os
 import selectors
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from fakes import FakeEndpoint, FakeExchange, FakeLanes, fast_arguments
 from fasterapi import FastAPI, _json
 from fasterapi._endpoint import compile_route
-from fasterapi._loop import POLL_EVERY, RingSelector, patch_current_task
+from fasterapi._loop import POLL_EVERY, LoopMissing, RingSelector, attend, new_loop, patch_current_task
 from fasterapi._response import encode
 
 
@@ -211,3 +212,77 @@ def test_current_task_elsewhere_is_as_before(lanes: FakeLanes, loop: asyncio.Abs
     other.run_forever()
     other.close()
     assert seen == [None]
+
+
+def test_the_loop_is_uvloop_where_it_is_installed(lanes: FakeLanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    def kind(name: Any) -> type:
+        loop = new_loop(name, lanes)
+        loop.close()
+        return type(loop)
+
+    assert [kind("auto"), kind("uvloop"), kind("asyncio")] == [uvloop.Loop, uvloop.Loop, asyncio.SelectorEventLoop]
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert kind("auto") is asyncio.SelectorEventLoop
+    with pytest.raises(LoopMissing, match=r"--loop uvloop: .* has no package uvloop"):
+        kind("uvloop")
+
+
+class Turns:
+    """A uvloop that attends to fake lanes: `run` has it turn until there is nothing to do."""
+
+    def __init__(self, lanes: FakeLanes) -> None:
+        self.loop, self.lanes = new_loop("uvloop", lanes), lanes
+        self.end = attend(self.loop, lanes)
+        self.run()
+
+    def run(self) -> list[str]:
+        """What was called of the lanes."""
+        del self.lanes.calls[:]
+        self.loop.run_until_complete(asyncio.sleep(0.005))
+        return self.lanes.calls
+
+
+@pytest.fixture
+def turns(lanes: FakeLanes) -> Iterator[Turns]:
+    pytest.importorskip("uvloop")
+    turns = Turns(lanes)
+    yield turns
+    turns.loop.close()
+
+
+def test_a_loop_without_a_selector_flushes_and_arms_when_the_lanes_were_used(turns: Turns, lanes: FakeLanes) -> None:
+    assert turns.run() == [], "armed: nothing is due"
+    lanes.used()
+    lanes.used()
+    assert turns.run() == ["flush", "pending", "before_block"]
+
+
+def test_the_doorbell_brings_a_drain_and_a_flush_behind_it(turns: Turns, lanes: FakeLanes) -> None:
+    lanes.ring()
+    assert turns.run() == ["drain", "flush", "pending", "before_block"]
+    turns.end()
+    lanes.ring()
+    assert turns.run() == []
+
+
+def test_records_that_wait_are_taken_without_the_doorbell(
+    turns: Turns, lanes: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [False, True, True]
+    monkeypatch.setattr(lanes, "pending", lambda: left.pop() if left else False)
+    lanes.used()
+    assert turns.run() == ["flush", "drain", "flush", "drain", "flush", "before_block"]
+
+
+def test_lanes_that_are_broken_end_a_loop_without_a_selector_too(
+    turns: Turns, lanes: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> bool:
+        raise RuntimeError("the edge broke the lane")
+
+    monkeypatch.setattr(lanes, "flush", broken)
+    lanes.used()
+    with pytest.raises(SystemExit):
+        turns.run()

@@ -656,3 +656,27 @@ def test_ten_thousand_requests_leave_nothing_behind() -> None:
         assert len(asyncio.all_tasks(w.loop)) == 0
         assert len(gc.get_objects()) - objects < 50
         assert grown < 50_000
+
+
+def test_a_loop_is_told_of_what_is_written_outside_a_drain_once_until_it_flushes() -> None:
+    told: list[str] = []
+
+    async def handler(exchange: Any) -> Any:
+        await asyncio.sleep(0.001)
+        return 200, [], b"late"
+
+    with world({"x": slow(handler)}) as w:
+        w.lanes.on_use(lambda: told.append("used"))
+        with pytest.raises(RuntimeError, match="called already"):
+            w.lanes.on_use(print)
+        idents = [w.ask("x") for _ in range(3)]
+        w.turn()
+        assert told == [], "a drain, and the flush behind it, are the loop's own doing"
+        w.loop.run_until_complete(asyncio.sleep(0.05))
+        assert told == ["used"]
+        assert w.edge.receive() == [], "what they wrote waits for the flush"
+        w.lanes.flush()
+        w.collect()
+        assert all(w.ended(ident) for ident in idents)
+        assert w.get("x") == (200, b"late")
+        assert len(told) == 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -101,6 +102,33 @@ def test_the_scope_has_everything() -> None:
     assert first["state"]["pool"] is third["state"]["pool"]
     assert first["extensions"] is not third["extensions"]
     assert (fourth["path"], fourth["raw_path"]) == ("/bad-\ufffd", b"/bad-%ff")
+
+
+def test_each_session_is_described_as_it_is_and_to_each_request_anew() -> None:
+    found: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        found.append(scope["extensions"].get("tls"))
+        await hello(scope, receive, send)
+
+    one, two = b"\x30\x03\x01\x02\x03", b"\x30\x81\x80" + bytes(128)
+    anna = (0x0304, 0x1301, ("CN=anna", "CN=ca", one + two))
+    sessions = [None, anna, anna, (0x0304, 0x1301, ("CN=bert", "CN=ca", two)), anna, (0x0303, 0xC02B, None)]
+    with world({"x": asgi(app)}) as w:
+        for session in sessions:
+            assert w.get("x", tls=session) == (200, b"hello")
+    assert [tls and tls["client_cert_name"] for tls in found] == [None, "CN=anna", "CN=anna", "CN=bert", "CN=anna", None]
+    assert found[1] == found[2] == found[4]
+    assert found[1] is not found[2]
+    assert found[1]["client_cert_chain"] == [ssl.DER_cert_to_PEM_cert(one), ssl.DER_cert_to_PEM_cert(two)]
+    assert found[5] == {
+        "server_cert": None,
+        "client_cert_chain": [],
+        "client_cert_name": None,
+        "client_cert_error": None,
+        "tls_version": 0x0303,
+        "cipher_suite": 0xC02B,
+    }
 
 
 @pytest.mark.parametrize("data", [b"", b"abc"])

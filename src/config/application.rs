@@ -3,6 +3,8 @@
 //! Invariant: as of [`super`]: what comes out is final. What a worker makes of "auto" depends on the object that it finds, so that
 //! word is final here.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 use crate::limits::WSGI_THREADS_MAX;
@@ -53,6 +55,19 @@ pub(super) struct ApplicationArgs {
         help_heading = "Application"
     )]
     threads: u16,
+    /// Event loop of the workers: auto is uvloop where it is installed
+    #[arg(
+        long = "loop",
+        value_enum,
+        value_name = "KIND",
+        default_value = "auto",
+        env = "FASTERAPI_LOOP",
+        help_heading = "Application"
+    )]
+    event_loop: EventLoop,
+    /// Variables for the application's environment, NAME=VALUE each; what is set already stays
+    #[arg(long, value_name = "PATH", env = "FASTERAPI_ENV_FILE", help_heading = "Application")]
+    env_file: Option<PathBuf>,
 }
 
 /// How an application is called.
@@ -63,9 +78,21 @@ pub enum Interface {
     /// A `fasterapi.FastAPI`.
     Native,
     /// ASGI 3, or 2.
+    #[value(aliases = ["asgi3", "asgi2"])]
     Asgi,
     /// WSGI (PEP 3333).
     Wsgi,
+}
+
+/// Which event loop a worker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EventLoop {
+    /// uvloop where it is installed.
+    Auto,
+    /// The standard library's.
+    Asyncio,
+    /// From the package of that name.
+    Uvloop,
 }
 
 /// Whether an ASGI application's lifespan is run.
@@ -92,6 +119,10 @@ pub struct Application {
     pub lifespan: &'static str,
     /// Of each worker, for a WSGI application.
     pub threads: u16,
+    /// As a worker spells it.
+    pub event_loop: &'static str,
+    /// Absolute.
+    pub env_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,7 +140,7 @@ fn root_path(text: &str) -> Result<RootPath, String> {
 }
 
 impl ApplicationArgs {
-    pub(super) fn resolve(self) -> Application {
+    pub(super) fn resolve(self, current_dir: &Path) -> Application {
         Application {
             interface: match self.interface {
                 Interface::Auto => "auto",
@@ -125,6 +156,12 @@ impl ApplicationArgs {
                 Lifespan::Off => "off",
             },
             threads: self.threads,
+            event_loop: match self.event_loop {
+                EventLoop::Auto => "auto",
+                EventLoop::Asyncio => "asyncio",
+                EventLoop::Uvloop => "uvloop",
+            },
+            env_file: self.env_file.map(|path| current_dir.join(path)),
         }
     }
 }
@@ -146,6 +183,27 @@ mod tests {
         let found = application(&args);
         assert_eq!((found.interface, found.factory, found.lifespan), ("asgi", true, "off"));
         assert!(usage_error(&["main", "--interface", "rsgi"]).contains("native"));
+    }
+
+    #[test]
+    fn what_uvicorn_calls_asgi_3_is_asgi() {
+        for name in ["asgi", "asgi3", "asgi2"] {
+            assert_eq!(application(&["--interface", name]).interface, "asgi");
+        }
+    }
+
+    #[test]
+    fn an_environment_file_is_found_from_the_current_directory() {
+        assert_eq!(application(&[]).env_file, None);
+        let found = application(&["--env-file", ".env"]).env_file;
+        assert_eq!(found, Some("/.env".into()));
+    }
+
+    #[test]
+    fn the_event_loop_is_found_out_unless_it_is_named() {
+        assert_eq!(application(&[]).event_loop, "auto");
+        assert_eq!(application(&["--loop", "uvloop"]).event_loop, "uvloop");
+        assert!(usage_error(&["main", "--loop", "trio"]).contains("asyncio"));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) struct LifecycleArgs {
     /// From the request to stop until everything is ended that has not ended; 0: at once
     #[arg(
         long,
+        aliases = ["timeout-graceful-shutdown", "graceful-timeout"],
         value_name = "SECONDS",
         default_value_t = Seconds(SHUTDOWN_MAX),
         env = "FASTERAPI_SHUTDOWN_TIMEOUT",
@@ -52,6 +53,7 @@ pub(super) struct LifecycleArgs {
     /// Replace a worker that has served so many requests; 0: never
     #[arg(
         long,
+        alias = "limit-max-requests",
         value_name = "N",
         default_value_t = 0,
         env = "FASTERAPI_MAX_REQUESTS",
@@ -61,6 +63,7 @@ pub(super) struct LifecycleArgs {
     /// Up to so many requests more, each worker its own number
     #[arg(
         long,
+        alias = "limit-max-requests-jitter",
         value_name = "N",
         default_value_t = 0,
         env = "FASTERAPI_MAX_REQUESTS_JITTER",

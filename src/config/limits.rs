@@ -30,8 +30,8 @@ pub struct Limits {
     /// Longest pause inside a request body; 0: no limit. Answered 408
     #[arg(long, value_name = "SECONDS", default_value_t = Seconds(BODY_TIMEOUT), env = "FASTERAPI_BODY_TIMEOUT")]
     pub body_timeout: Seconds,
-    /// How long a connection is kept without a request (uvicorn's --timeout-keep-alive); 0: for ever
-    #[arg(long, value_name = "SECONDS", default_value_t = Seconds(KEEPALIVE_TIMEOUT), env = "FASTERAPI_KEEPALIVE_TIMEOUT")]
+    /// How long a connection is kept without a request; 0: for ever
+    #[arg(long, aliases = ["timeout-keep-alive", "keep-alive"], value_name = "SECONDS", default_value_t = Seconds(KEEPALIVE_TIMEOUT), env = "FASTERAPI_KEEPALIVE_TIMEOUT")]
     pub keepalive_timeout: Seconds,
     /// Requests that one worker has at one time (uvicorn's --limit-concurrency, gunicorn's --worker-connections); 0: no limit.
     /// More wait

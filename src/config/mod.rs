@@ -8,6 +8,7 @@ pub mod application;
 pub mod http3;
 mod lifecycle;
 pub mod limits;
+pub mod listening;
 pub mod tls;
 pub mod websocket;
 
@@ -28,6 +29,7 @@ use thiserror::Error;
 
 pub use self::lifecycle::{Control, Ctl, Lifecycle, Order, Watch, control_file};
 use self::lifecycle::{CtlArgs, LifecycleArgs};
+pub use self::listening::{Bind, Listening};
 use crate::limits::{SHARDS_MAX, WORKERS_MAX};
 
 /// What the operator got wrong. `main` prints it in one line.
@@ -69,6 +71,12 @@ pub enum ConfigError {
         /// The bound.
         max: usize,
     },
+    /// The environment's number of workers is none.
+    #[error("WEB_CONCURRENCY={0:?}: not a number of workers")]
+    WebConcurrency(String),
+    /// Of the proxies that are believed.
+    #[error("FORWARDED_ALLOW_IPS: {0}")]
+    Listening(#[from] listening::ListeningError),
     /// Options about TLS that contradict each other.
     #[error(transparent)]
     Tls(#[from] tls::TlsConfigError),
@@ -131,12 +139,9 @@ struct RunArgs {
     #[arg(long, env = "FASTERAPI_DEBUG", value_parser = BoolishValueParser::new(), help_heading = "Application")]
     debug: bool,
 
-    /// Address or host name to listen on
-    #[arg(long, default_value = "127.0.0.1", env = "FASTERAPI_HOST", help_heading = "Listening")]
-    host: String,
-    /// Port to listen on; 0 lets the system choose
-    #[arg(long, default_value_t = 8000, env = "FASTERAPI_PORT", help_heading = "Listening")]
-    port: u16,
+    #[command(flatten)]
+    listening: listening::ListeningArgs,
+
     /// Versions of HTTP to speak: auto (HTTP/1.1 and HTTP/2, by ALPN or the first bytes) or 1 (HTTP/1.1 only)
     #[arg(
         long,
@@ -147,19 +152,10 @@ struct RunArgs {
         help_heading = "Listening"
     )]
     http: HttpVersions,
-    /// Listen on a Unix socket instead of a port
-    #[arg(long, value_name = "PATH", env = "FASTERAPI_UDS", help_heading = "Listening")]
-    uds: Option<PathBuf>,
 
-    /// Python worker processes; 0: one per CPU
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        env = "FASTERAPI_WORKERS",
-        help_heading = "Processes"
-    )]
-    workers: usize,
+    /// Python worker processes; 0: one per CPU [default: $WEB_CONCURRENCY, else 1]
+    #[arg(short, long, value_name = "N", env = "FASTERAPI_WORKERS", help_heading = "Processes")]
+    workers: Option<usize>,
     /// Threads that serve the network; 0: one per four CPUs
     #[arg(
         long,
@@ -200,6 +196,7 @@ struct RunArgs {
     /// Write an access log to a file (reopened on SIGUSR1), to stdout (`-`, or no value), or not (`off`)
     #[arg(
         long,
+        alias = "access-logfile",
         value_name = "PATH|-|off",
         num_args = 0..=1,
         default_missing_value = "-",
@@ -209,6 +206,8 @@ struct RunArgs {
         help_heading = "Observing"
     )]
     access_log: AccessLog,
+    #[arg(long, hide = true, overrides_with = "access_log")]
+    no_access_log: bool,
     /// Answer /healthz and /readyz on this address
     #[arg(long, value_name = "HOST:PORT", env = "FASTERAPI_ADMIN", help_heading = "Observing")]
     admin: Option<String>,
@@ -324,15 +323,6 @@ impl FromStr for AccessLog {
     }
 }
 
-/// Where the server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bind {
-    /// A host name or address, and a port.
-    Tcp(String, u16),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
 /// Versions of HTTP over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HttpVersions {
@@ -357,10 +347,10 @@ pub struct Config {
     pub python: PathBuf,
     /// Debug mode of the application.
     pub debug: bool,
-    /// Where to listen.
-    pub bind: Bind,
     /// What is spoken there.
     pub http: HttpVersions,
+    /// Where to listen, and behind which proxies.
+    pub listening: Listening,
     /// TLS, if it is to be spoken.
     pub tls: Option<tls::Tls>,
     /// HTTP/3, if it is to be spoken.
@@ -395,11 +385,15 @@ struct Surroundings {
     path: Vec<PathBuf>,
     is_root: bool,
     runtime_dir: Option<PathBuf>,
+    /// What platforms say to all servers of Python applications.
+    web_concurrency: Option<String>,
+    forwarded_allow_ips: Option<String>,
 }
 
 impl Surroundings {
     fn look() -> Self {
         let path = env::var_os("PATH").unwrap_or_default();
+        let variable = |name| env::var_os(name).map(|text| text.to_string_lossy().into_owned());
         Self {
             // Counts the affinity mask and a cgroup's CPU quota.
             cpus: thread::available_parallelism().map_or(1, usize::from),
@@ -411,6 +405,8 @@ impl Surroundings {
             runtime_dir: env::var_os("XDG_RUNTIME_DIR")
                 .map(PathBuf::from)
                 .filter(|d| d.is_absolute()),
+            web_concurrency: variable("WEB_CONCURRENCY"),
+            forwarded_allow_ips: variable("FORWARDED_ALLOW_IPS"),
         }
     }
 }
@@ -431,29 +427,42 @@ impl RunArgs {
         let args = self;
         let cpus = surroundings.cpus;
         let shards = count("shards", args.shards, cpus.div_ceil(4), SHARDS_MAX)?;
-        let workers = count("workers", args.workers, cpus, WORKERS_MAX)?;
+        let suggested = surroundings.web_concurrency.as_deref().filter(|text| !text.is_empty());
+        let workers = match (args.workers, suggested) {
+            (Some(asked), _) => asked,
+            (None, Some(text)) => {
+                text.parse().map_err(|_| ConfigError::WebConcurrency(text.to_owned()))?
+            }
+            (None, None) => 1,
+        };
+        let workers = count("workers", workers, cpus, WORKERS_MAX)?;
+        let listening = args.listening.resolve(surroundings.forwarded_allow_ips.as_deref())?;
+        let host = match &listening.bind {
+            Bind::Tcp(host, _) => Some(host.as_str()),
+            Bind::Unix(_) | Bind::Inherited(_) => None,
+        };
         let app_dir = find_app_dir("--app-dir", args.app_dir, &surroundings.current_dir)?;
-        let lifecycle = args.lifecycle.resolve(&app_dir, args.uds.is_none(), surroundings)?;
-        let (here, unix) = (&surroundings.current_dir, args.uds.is_some());
-        let tls = args.tls.resolve(here, &args.host, unix)?;
+        let unix = matches!(listening.bind, Bind::Unix(_));
+        let lifecycle = args.lifecycle.resolve(&app_dir, !unix, surroundings)?;
+        let tls = args.tls.resolve(&surroundings.current_dir, host)?;
         Ok(Config {
             app_dir,
             lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
-            http3: args.http3.resolve(here, tls.is_some(), unix)?,
+            http3: args.http3.resolve(&surroundings.current_dir, tls.is_some(), unix)?,
             tls,
-            application: args.application.resolve(),
+            application: args.application.resolve(&surroundings.current_dir),
             debug: args.debug,
             http: args.http,
-            bind: args.uds.map_or(Bind::Tcp(args.host, args.port), Bind::Unix),
+            listening,
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),
             shards,
             cpus_suffice: cpus >= shards + workers,
             limits: args.limits,
             websockets: args.websockets,
             log_level: args.log_level,
-            access_log: args.access_log,
+            access_log: if args.no_access_log { AccessLog::Off } else { args.access_log },
             admin: args.admin.map(find_admin).transpose()?,
         })
     }
@@ -530,6 +539,8 @@ mod tests {
             path: Vec::new(),
             is_root: false,
             runtime_dir: None,
+            web_concurrency: None,
+            forwarded_allow_ips: None,
         }
     }
 
@@ -579,7 +590,7 @@ mod tests {
     fn defaults_are_one_worker_and_one_shard_on_localhost() {
         let config = resolve(&["main"]).unwrap();
         assert_eq!((config.workers, config.shards), (1, 1));
-        assert_eq!(config.bind, Bind::Tcp("127.0.0.1".into(), 8000));
+        assert_eq!(config.listening.bind, Bind::Tcp("127.0.0.1".into(), 8000));
         assert_eq!((config.access_log, config.log_level), (AccessLog::Off, LogLevel::Info));
         assert_eq!((config.app_dir.as_str(), config.admin), ("/", None));
         assert!(config.cpus_suffice && !config.debug);
@@ -590,6 +601,31 @@ mod tests {
         let config = resolve(&["main", "--workers", "0", "--shards", "0"]).unwrap();
         assert_eq!((config.workers, config.shards, config.cpus_suffice), (6, 2, false));
         assert!(resolve(&["main", "--shards", "2", "--workers", "4"]).unwrap().cpus_suffice);
+    }
+
+    #[test]
+    fn what_platforms_say_to_all_servers_counts_unless_we_are_told_otherwise() {
+        let run = |args: &[&str], suggested: &str| {
+            let args = ["fasterapi", "run", "main", "--python", "/bin/sh"].iter().chain(args);
+            let found = Surroundings {
+                web_concurrency: Some(suggested.to_owned()),
+                forwarded_allow_ips: Some("10.0.0.1".to_owned()),
+                ..bare()
+            };
+            match CommandLine::try_parse_from(args).unwrap().command {
+                Command::Run(args) => args.resolve(&found),
+                Command::Ctl(_) => unreachable!("`run`"),
+            }
+        };
+        let networks = |config: Config| config.listening.proxies.unwrap().0;
+        assert_eq!(run(&[], "3").unwrap().workers, 3);
+        assert_eq!(run(&[], "").unwrap().workers, 1);
+        assert_eq!(run(&["-w", "2"], "3").unwrap().workers, 2);
+        assert_eq!(networks(run(&[], "3").unwrap()), [("10.0.0.1".parse().unwrap(), 32)]);
+        let named = run(&["--forwarded-allow-ips", "::1"], "3").unwrap();
+        assert_eq!(networks(named), [("::1".parse().unwrap(), 128)]);
+        let error = run(&[], "many").unwrap_err().to_string();
+        assert_eq!(error, "WEB_CONCURRENCY=\"many\": not a number of workers");
     }
 
     #[test]
@@ -605,6 +641,7 @@ mod tests {
         let log = |args: &[&str]| resolve(&[&["main"], args].concat()).unwrap().access_log;
         assert_eq!(log(&["--access-log"]), AccessLog::Stdout);
         assert_eq!(log(&["--access-log", "-"]), AccessLog::Stdout);
+        assert_eq!(log(&["--access-log", "--no-access-log"]), AccessLog::Off);
         assert_eq!(log(&["--access-log", "off"]), AccessLog::Off);
         assert_eq!(log(&["--access-log", "/tmp/a.log"]), AccessLog::File("/tmp/a.log".into()));
     }

@@ -14,17 +14,20 @@ use thiserror::Error;
 use super::limits::Seconds;
 use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HSTS_MAX_AGE_S};
 
+/// Where a redirect listens unless it is told.
+const EVERYWHERE: &str = "0.0.0.0";
+
 /// The command line's part.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
     /// Speak TLS with this certificate: PEM, the leaf first, then its issuers. May be repeated: clients get the one for the
     /// name that they ask for (exact, or `*.` for one label), otherwise the first
-    #[arg(long, value_name = "PATH", env = "FASTERAPI_TLS_CERT")]
+    #[arg(long, aliases = ["ssl-certfile", "certfile"], value_name = "PATH", env = "FASTERAPI_TLS_CERT")]
     tls_cert: Vec<PathBuf>,
     /// The certificate's private key, PEM, not encrypted; one for each --tls-cert, in the same order [default: in the file of
     /// the certificate]
-    #[arg(long, value_name = "PATH", env = "FASTERAPI_TLS_KEY")]
+    #[arg(long, aliases = ["ssl-keyfile", "keyfile"], value_name = "PATH", env = "FASTERAPI_TLS_KEY")]
     tls_key: Vec<PathBuf>,
     /// Speak TLS with a certificate made at start, for localhost, 127.0.0.1 and ::1; nobody trusts it
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"], env = "FASTERAPI_TLS_DEV", value_parser = clap::builder::BoolishValueParser::new())]
@@ -99,9 +102,11 @@ pub enum TlsConfigError {
     /// Neither a port nor an address.
     #[error("--redirect-http {0:?}: expected PORT or HOST:PORT")]
     Redirect(String),
-    /// A Unix socket has no port to be sent to.
-    #[error("--redirect-http with --uds needs --https-port: a Unix socket has no port")]
-    RedirectToUds,
+    /// Where to send clients does not show.
+    #[error(
+        "--redirect-http with --uds or --fd needs --https-port: which port clients come by does not show"
+    )]
+    RedirectWhere,
 }
 
 /// TLS, decided.
@@ -135,12 +140,12 @@ pub enum Source {
 }
 
 impl TlsArgs {
-    /// `None` when nothing asks for TLS. `host` is where a redirect listens that names only a port; `unix`: there is no TLS port.
+    /// `None` when nothing asks for TLS. `host` is where a redirect listens that names only a port: where the server does, or on
+    /// every address when it has no port of its own.
     pub(super) fn resolve(
         self,
         current_dir: &Path,
-        host: &str,
-        unix: bool,
+        host: Option<&str>,
     ) -> Result<Option<Tls>, TlsConfigError> {
         let source = match (self.tls_dev, self.tls_cert.len(), self.tls_key.len()) {
             (true, ..) => Source::Dev,
@@ -158,9 +163,12 @@ impl TlsArgs {
                 return Err(TlsConfigError::Unpaired { certificates, keys });
             }
         };
-        let redirect = self.redirect_http.map(|text| redirect(&text, host)).transpose()?;
-        if redirect.is_some() && unix && self.https_port.is_none() {
-            return Err(TlsConfigError::RedirectToUds);
+        let redirect = self
+            .redirect_http
+            .map(|text| redirect(&text, host.unwrap_or(EVERYWHERE)))
+            .transpose()?;
+        if redirect.is_some() && host.is_none() && self.https_port.is_none() {
+            return Err(TlsConfigError::RedirectWhere);
         }
         Ok(Some(Tls {
             source,
@@ -211,7 +219,7 @@ mod tests {
 
     fn resolve(args: &[&str]) -> Result<Option<Tls>, TlsConfigError> {
         let line = Line::try_parse_from(["test"].iter().chain(args)).unwrap();
-        line.tls.resolve(Path::new("/here"), "0.0.0.0", false)
+        line.tls.resolve(Path::new("/here"), Some("0.0.0.0"))
     }
 
     #[test]
@@ -275,8 +283,8 @@ mod tests {
             assert_eq!(redirect(text), Err(TlsConfigError::Redirect(text.to_owned())));
         }
         let line = Line::try_parse_from(["test", "--tls-dev", "--redirect-http", "80"]).unwrap();
-        let unix = line.tls.resolve(Path::new("/"), "127.0.0.1", true);
-        assert_eq!(unix, Err(TlsConfigError::RedirectToUds));
+        let unix = line.tls.resolve(Path::new("/"), None);
+        assert_eq!(unix, Err(TlsConfigError::RedirectWhere));
     }
 
     #[test]

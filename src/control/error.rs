@@ -43,6 +43,9 @@ pub enum SystemError {
         /// What the system says.
         error: io::Error,
     },
+    /// The socket that we were given is of the Unix kind.
+    #[error("--http3: the socket that is listened on has no port")]
+    NoUdpPort,
     /// QUIC cannot be spoken.
     #[error("QUIC: {0}")]
     Quic(QuicError),
@@ -59,6 +62,22 @@ pub enum SystemError {
         path: PathBuf,
         /// What the system says.
         error: io::Error,
+    },
+    /// What was passed down is nothing to listen on.
+    #[error("--fd {fd}: {error}")]
+    Inherited {
+        /// Its number.
+        fd: i32,
+        /// What is wrong with it.
+        error: io::Error,
+    },
+    /// The application's variables cannot be read.
+    #[error("--env-file {}: {error}", .path.display())]
+    EnvFile {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong, with the line if it is one.
+        error: dotenvy::Error,
     },
     /// There is nothing to speak TLS with.
     #[error("TLS: {0}")]

@@ -25,7 +25,7 @@ pub(super) struct Sockets {
 
 pub(super) fn open(config: &Http3, listeners: &Listeners) -> Result<Sockets, SystemError> {
     let address = listeners.sockets.first().and_then(|listener| listener.address);
-    let address: SocketAddr = address.unwrap_or_else(|| unreachable!("--http3 is not for --uds"));
+    let address: SocketAddr = address.ok_or(SystemError::NoUdpPort)?;
     let keys = Keys::new(now()).map_err(|error| SystemError::Quic(error.into()))?;
     let sockets = listen::open_datagrams(address, listeners.sockets.len(), &keys.steering())?;
     tracing::info!("HTTP/3 on the UDP port {}", address.port());

@@ -18,14 +18,14 @@ use std::{
 };
 
 use rustix::{
-    io::Errno,
+    io::{Errno, ioctl_fionbio},
     net::{
-        AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, listen, socket_with,
-        sockopt,
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, ipproto, listen,
+        socket_with, sockopt,
     },
 };
 
-use super::error::SystemError;
+use super::{error::SystemError, inherit};
 use crate::{
     config::Bind,
     limits::LISTEN_BACKLOG,
@@ -46,11 +46,51 @@ pub(super) struct Listeners {
     _file: Option<SocketFile>,
 }
 
-pub(super) fn open(to: &Bind, kind: ListenerKind, shards: usize) -> Result<Listeners, SystemError> {
+pub(super) fn open(
+    to: &Bind,
+    kind: ListenerKind,
+    shards: usize,
+    backlog: i32,
+) -> Result<Listeners, SystemError> {
     match to {
-        Bind::Tcp(host, port) => open_tcp(host, *port, kind, shards),
-        Bind::Unix(path) => open_unix(path, kind, shards),
+        Bind::Tcp(host, port) => open_tcp((host, *port), kind, shards, backlog),
+        Bind::Unix(path) => open_unix(path, kind, shards, backlog),
+        Bind::Inherited(fd) => {
+            let opened =
+                inherit::take(*fd).and_then(|socket| open_inherited(&socket, kind, shards));
+            opened.map_err(|error| SystemError::Inherited { fd: *fd, error })
+        }
     }
+}
+
+/// All shards accept from the one socket; its backlog is the business of whoever made it.
+fn open_inherited(socket: &OwnedFd, kind: ListenerKind, shards: usize) -> io::Result<Listeners> {
+    ioctl_fionbio(socket, true)?;
+    let bound = getsockname(socket)?;
+    let (address, name) = match SocketAddr::try_from(bound.clone()) {
+        Ok(address) => (Some(address), String::new()),
+        Err(_) => {
+            let bound = SocketAddrUnix::try_from(bound)?;
+            let path = bound.path_bytes().unwrap_or_default();
+            (None, String::from_utf8_lossy(path).into_owned())
+        }
+    };
+    if address.is_some() {
+        // Accepted sockets inherit it.
+        sockopt::set_tcp_nodelay(socket, true)?;
+    }
+    let listener = |_| Ok(Listener { socket: socket.try_clone()?, address, kind });
+    Ok(Listeners {
+        sockets: (0..shards).map(listener).collect::<io::Result<_>>()?,
+        url: address.map_or_else(|| format!("unix:{name}"), |address| url(kind, address)),
+        server: address.map_or((name, None), |a| (a.ip().to_string(), Some(a.port()))),
+        _file: None,
+    })
+}
+
+fn url(kind: ListenerKind, address: SocketAddr) -> String {
+    let scheme = if kind == ListenerKind::Tls { "https" } else { "http" };
+    format!("{scheme}://{address}")
 }
 
 /// A blocking socket, for tokio-uring: there the waiting is the kernel's.
@@ -61,10 +101,10 @@ pub(super) fn open_admin(address: SocketAddr) -> Result<std::net::TcpListener, S
 }
 
 fn open_tcp(
-    host: &str,
-    port: u16,
+    (host, port): (&str, u16),
     kind: ListenerKind,
     shards: usize,
+    backlog: i32,
 ) -> Result<Listeners, SystemError> {
     let mut address = resolve(host, port)?;
     let error = |errno| tcp_error(address, errno);
@@ -82,13 +122,12 @@ fn open_tcp(
     }
     // After all are bound: a connection goes to one of those that listen, and shall find every one of them.
     for socket in &sockets {
-        listen(socket, LISTEN_BACKLOG).map_err(error)?;
+        listen(socket, backlog).map_err(error)?;
     }
     let listener = |socket| Listener { socket, address: Some(address), kind };
-    let scheme = if kind == ListenerKind::Tls { "https" } else { "http" };
     Ok(Listeners {
         sockets: sockets.into_iter().map(listener).collect(),
-        url: format!("{scheme}://{address}"),
+        url: url(kind, address),
         server: (address.ip().to_string(), Some(address.port())),
         _file: None,
     })
@@ -179,14 +218,19 @@ fn tcp_error(address: SocketAddr, errno: Errno) -> SystemError {
     }
 }
 
-fn open_unix(path: &Path, kind: ListenerKind, shards: usize) -> Result<Listeners, SystemError> {
+fn open_unix(
+    path: &Path,
+    kind: ListenerKind,
+    shards: usize,
+    backlog: i32,
+) -> Result<Listeners, SystemError> {
     let error = |error| SystemError::ListenUnix { path: path.to_owned(), error };
     remove_stale(path)?;
     let listener = UnixListener::bind(path).map_err(error)?;
     let file = SocketFile::new(path).map_err(error)?;
     listener.set_nonblocking(true).map_err(error)?;
     // std listens with a backlog of its own choice; listening again sets ours.
-    listen(&listener, LISTEN_BACKLOG).map_err(|errno| error(errno.into()))?;
+    listen(&listener, backlog).map_err(|errno| error(errno.into()))?;
     let mut sockets = Vec::with_capacity(shards);
     for _ in 0..shards {
         let socket = listener.as_fd().try_clone_to_owned().map_err(error)?;
@@ -253,7 +297,7 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16, shards: usize) -> Result<Listeners, SystemError> {
-        open(&Bind::Tcp(host.into(), port), ListenerKind::Plain, shards)
+        open(&Bind::Tcp(host.into(), port), ListenerKind::Plain, shards, LISTEN_BACKLOG)
     }
 
     fn port(listeners: &Listeners) -> u16 {
@@ -310,7 +354,8 @@ mod tests {
         let path = socket_path("stale");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let listeners = open(&Bind::Unix(path.clone()), ListenerKind::Plain, 2).unwrap();
+        let listeners =
+            open(&Bind::Unix(path.clone()), ListenerKind::Plain, 2, LISTEN_BACKLOG).unwrap();
         assert_eq!(listeners.sockets.len(), 2);
         UnixStream::connect(&path).unwrap();
         drop(listeners);
@@ -320,22 +365,58 @@ mod tests {
     #[test]
     fn a_path_in_use_is_refused() {
         let path = socket_path("used");
-        let first = open(&Bind::Unix(path.clone()), ListenerKind::Plain, 1).unwrap();
-        let error = open(&Bind::Unix(path.clone()), ListenerKind::Plain, 1).unwrap_err();
+        let first =
+            open(&Bind::Unix(path.clone()), ListenerKind::Plain, 1, LISTEN_BACKLOG).unwrap();
+        let error =
+            open(&Bind::Unix(path.clone()), ListenerKind::Plain, 1, LISTEN_BACKLOG).unwrap_err();
         assert!(matches!(error, SystemError::SocketInUse(_)), "{error}");
         // Somebody else's file under our name is not ours to remove.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();
         drop(first);
-        let error = open(&Bind::Unix(path.clone()), ListenerKind::Plain, 1).unwrap_err();
+        let error =
+            open(&Bind::Unix(path.clone()), ListenerKind::Plain, 1, LISTEN_BACKLOG).unwrap_err();
         assert!(matches!(error, SystemError::NotASocket(_)), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"mine");
         fs::remove_file(&path).unwrap();
-        let error =
-            open(&Bind::Unix("/nowhere/at/all.sock".into()), ListenerKind::Plain, 1).unwrap_err();
+        let error = open(
+            &Bind::Unix("/nowhere/at/all.sock".into()),
+            ListenerKind::Plain,
+            1,
+            LISTEN_BACKLOG,
+        )
+        .unwrap_err();
         assert!(
             error.to_string().starts_with("cannot listen on /nowhere/at/all.sock: "),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_socket_that_was_passed_down_is_served_by_every_shard() {
+        use std::os::fd::IntoRawFd;
+
+        let made = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = made.local_addr().unwrap();
+        let opened = open(&Bind::Inherited(made.into_raw_fd()), ListenerKind::Tls, 2, 1).unwrap();
+        assert_eq!((opened.sockets.len(), opened.url), (2, format!("https://{address}")));
+        assert_eq!(opened.server, ("127.0.0.1".to_owned(), Some(address.port())));
+        assert!(opened.sockets.iter().all(|listener| listener.address == Some(address)));
+
+        let path = socket_path("inherited");
+        let made = UnixListener::bind(&path).unwrap();
+        let fd = made.into_raw_fd();
+        let opened = open(&Bind::Inherited(fd), ListenerKind::Plain, 1, 1).unwrap();
+        let name = path.to_string_lossy().into_owned();
+        assert_eq!(
+            (opened.url.clone(), opened.server.clone()),
+            (format!("unix:{name}"), (name, None))
+        );
+        drop(opened);
+        assert!(path.exists(), "whoever made the file removes it");
+        fs::remove_file(&path).unwrap();
+
+        let error = open(&Bind::Inherited(0), ListenerKind::Plain, 1, 1).unwrap_err().to_string();
+        assert_eq!(error, "--fd 0: that is a standard stream");
     }
 }

@@ -3,14 +3,16 @@
 //!
 //! Invariant: nothing here is on the path of a request. What can fail for the operator's reasons (addresses, files, the
 //! interpreter) fails before the first thread or process is started.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod access_log;
 mod admin;
 mod attend;
 mod certificates;
+mod environment;
 mod error;
 mod http3;
+mod inherit;
 mod listen;
 mod orders;
 mod signals;
@@ -46,12 +48,12 @@ use self::{
 pub use crate::pool::lifecycle::Outcome;
 use crate::{
     config::{
-        self, Bind, Config, HttpVersions, control_file, limits::Retry, tls::Tls,
+        self, Bind, Config, HttpVersions, Listening, control_file, limits::Retry, tls::Tls,
         websocket::WebSockets,
     },
     limits::{CONTROL_CONNECTIONS_MAX, NEVER, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part},
     pool::{lifecycle::Settings, process},
-    proto::{h1, tls::ServerConfig, ws},
+    proto::{forwarded::Trusted, h1, tls::ServerConfig, ws},
     shard::{self, Handle, ListenerKind, Mailbox, TlsOptions},
 };
 
@@ -67,24 +69,12 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
     let watch = watch.map_err(SystemError::other("inotify"))?;
     let access_log = Destination::open(&config.access_log)?;
     process::check_python(&config.python)?;
+    let variables = config.application.env_file.as_deref().map(environment::read).transpose()?;
+    let variables = variables.unwrap_or_default();
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(SystemError::Uring)?;
 
     let spin = if config.cpus_suffice { SPIN_MAX } else { Duration::ZERO };
-    let workers = process::Options {
-        worker_module: None,
-        python: config.python.clone(),
-        app: config.app.to_string(),
-        app_dir: config.app_dir.clone(),
-        debug: config.debug,
-        log_level: config.log_level.name(),
-        spin_us: u64::try_from(spin.as_micros()).unwrap_or_else(|_| unreachable!("SPIN_MAX")),
-        server: listeners.server.clone(),
-        interface: config.application.interface,
-        factory: config.application.factory,
-        root_path: config.application.root_path.clone(),
-        lifespan: config.application.lifespan,
-        threads: config.application.threads,
-    };
+    let workers = workers_of(config, listeners.server.clone(), spin, variables);
     runtime.block_on(async {
         let signals = Signals::new().map_err(SystemError::other("signals"))?;
         let health = Rc::new(Cell::new(Health::default()));
@@ -128,6 +118,7 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
                 h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
                 limits: limits_of(config),
                 websocket: websockets_of(&config.websockets),
+                trusted: trusted_of(&config.listening),
                 gauges: Arc::default(),
                 spin_max: spin,
                 access_log: access_log.is_some(),
@@ -156,6 +147,32 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
     })
 }
 
+/// What the workers have in common.
+fn workers_of(
+    config: &Config,
+    server: (String, Option<u16>),
+    spin: Duration,
+    variables: Vec<(String, String)>,
+) -> process::Options {
+    process::Options {
+        worker_module: None,
+        python: config.python.clone(),
+        app: config.app.to_string(),
+        app_dir: config.app_dir.clone(),
+        debug: config.debug,
+        log_level: config.log_level.name(),
+        spin_us: u64::try_from(spin.as_micros()).unwrap_or_else(|_| unreachable!("SPIN_MAX")),
+        server,
+        interface: config.application.interface,
+        factory: config.application.factory,
+        root_path: config.application.root_path.clone(),
+        lifespan: config.application.lifespan,
+        threads: config.application.threads,
+        event_loop: config.application.event_loop,
+        variables,
+    }
+}
+
 fn websockets_of(asked: &WebSockets) -> shard::WebSocketOptions {
     let engine = ws::Options {
         message_size_max: asked.ws_max_size.bytes(),
@@ -167,13 +184,23 @@ fn websockets_of(asked: &WebSockets) -> shard::WebSocketOptions {
     shard::WebSocketOptions { engine, deflate }
 }
 
+fn trusted_of(listening: &Listening) -> Trusted {
+    let proxies = listening.proxies.as_ref();
+    Trusted {
+        networks: proxies.map_or_else(Vec::new, |proxies| proxies.0.clone()),
+        unix: proxies.is_some(),
+    }
+}
+
 /// The one that serves, and the one that sends clients there.
 fn open_listeners(config: &Config) -> Result<(Listeners, Option<Listeners>), SystemError> {
     let kind = if config.tls.is_some() { ListenerKind::Tls } else { ListenerKind::Plain };
-    let listeners = listen::open(&config.bind, kind, config.shards)?;
+    let listening = &config.listening;
+    let listeners = listen::open(&listening.bind, kind, config.shards, listening.backlog)?;
     let redirect = config.tls.as_ref().and_then(|tls| tls.redirect.clone());
     let redirect = redirect.map(|(host, port)| {
-        listen::open(&Bind::Tcp(host, port), ListenerKind::Redirect, config.shards)
+        let bind = Bind::Tcp(host, port);
+        listen::open(&bind, ListenerKind::Redirect, config.shards, listening.backlog)
     });
     Ok((listeners, redirect.transpose()?))
 }

@@ -136,6 +136,7 @@ impl Submission {
             content_length: Some(self.body.len() as u64),
             peer: None,
             secure: false,
+            tls: None,
             websocket: false,
             body: if whole { &self.body } else { &[] },
             end: whole,

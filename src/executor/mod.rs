@@ -133,6 +133,8 @@ impl ProcessPoolExecutor {
             root_path: String::new(),
             lifespan: "off",
             threads: 1,
+            event_loop: "asyncio",
+            variables: Vec::new(),
         };
         let (commands, received) = mpsc::channel();
         let desk = Arc::new(Desk::new(commands, Doorbell::new()?));

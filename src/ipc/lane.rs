@@ -470,9 +470,13 @@ impl WorkerLane {
 mod tests {
     use super::*;
     use crate::{
-        ipc::layout::Geometry,
+        ipc::{
+            layout::Geometry,
+            message::{CERTIFICATE_OVERHEAD, Certificate, Tls},
+        },
         limits::{
-            EXCHANGE_WINDOW, HEAD_FIELDS_MAX, HEAD_SIZE_MAX, ROUTE_PARAMS_MAX, START_LINE_SIZE_MAX,
+            CLIENT_CERTIFICATE_SIZE_MAX, EXCHANGE_WINDOW, HEAD_FIELDS_MAX, HEAD_SIZE_MAX,
+            ROUTE_PARAMS_MAX, START_LINE_SIZE_MAX,
         },
         span::{Field, Span},
     };
@@ -503,6 +507,7 @@ mod tests {
             content_length: Some(5),
             peer: Some("127.0.0.1:4711".parse().unwrap()),
             secure: false,
+            tls: None,
             websocket: false,
             body: b"hello",
             end: true,
@@ -689,6 +694,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_the_clients_tls_arrives_in_front_of_the_body() {
+        let (mut edge, mut worker) = pair(Geometry::PRODUCT);
+        let certificate =
+            Certificate { subject: b"CN=client", issuer: b"CN=authority", chain: &[0x30, 1, 7] };
+        let blob = b"GET/";
+        for certificate in [None, Some(certificate), Some(Certificate::default())] {
+            let tls = Tls { version: 0x0304, cipher_suite: 0x1302, certificate };
+            let span = |start, len| Span::new(start, len).unwrap();
+            let request = Request {
+                route: 0,
+                method: 0,
+                version: 11,
+                method_name: span(0, 3),
+                raw_path: span(3, 1),
+                path: span(3, 1),
+                query: span(4, 0),
+                authority: span(4, 0),
+                fields: &[],
+                params: &[],
+                blob,
+                content_length: Some(4),
+                peer: None,
+                secure: true,
+                tls: Some(tls),
+                websocket: true,
+                body: b"body",
+                end: true,
+            };
+            assert_eq!(edge.send_request(1, &request), Ok(true));
+            edge.publish().unwrap();
+            let Ok(Some((1, ToWorker::Request(got)))) = worker.receive() else { panic!() };
+            assert_eq!((got.tls, got.blob, got.body), (Some(tls), &blob[..], &b"body"[..]));
+            assert!(got.secure && got.websocket);
+        }
+    }
+
+    #[test]
     fn an_absurd_credit_is_a_fault_and_never_reaches_the_books() {
         let (mut edge, mut worker) = pair(SMALL);
         worker.send_credit(1, EXCHANGE_WINDOW as u64).unwrap();
@@ -703,6 +745,8 @@ mod tests {
         let (mut edge, mut worker) = pair(Geometry::PRODUCT);
         let blob = vec![b'a'; HEAD_SIZE_MAX + START_LINE_SIZE_MAX];
         let body = vec![b'b'; INLINE_BODY_SIZE_MAX];
+        let chain = vec![b'c'; CLIENT_CERTIFICATE_SIZE_MAX - CERTIFICATE_OVERHEAD];
+        let certificate = Certificate { chain: &chain, ..Certificate::default() };
         let whole = Span::new(0, blob.len()).unwrap();
         let request = Request {
             route: 0,
@@ -719,11 +763,19 @@ mod tests {
             content_length: None,
             peer: None,
             secure: false,
+            tls: Some(Tls {
+                version: 0x0304,
+                cipher_suite: 0x1302,
+                certificate: Some(certificate),
+            }),
             websocket: false,
             body: &body,
             end: false,
         };
         assert!(request.fits());
+        let more = Certificate { subject: b"x", ..certificate };
+        let tls = Tls { version: 0x0304, cipher_suite: 0x1302, certificate: Some(more) };
+        assert!(!Request { tls: Some(tls), ..request }.fits());
         assert_eq!(edge.send_request(1, &request), Ok(true));
         edge.publish().unwrap();
         assert!(matches!(worker.receive(), Ok(Some((1, ToWorker::Request(_))))));

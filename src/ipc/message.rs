@@ -12,8 +12,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, native_endian::U32}
 use super::{fault::Fault, ring::Claim, ring::Record};
 use crate::{
     limits::{
-        EXCHANGE_WINDOW, HEAD_FIELDS_MAX, RECORD_ALIGN, RECORD_SIZE_MAX, RECORD_TABLES_SIZE_MAX,
-        ROUTE_PARAMS_MAX,
+        CLIENT_CERTIFICATE_SIZE_MAX, EXCHANGE_WINDOW, HEAD_FIELDS_MAX, RECORD_ALIGN,
+        RECORD_SIZE_MAX, RECORD_TABLES_SIZE_MAX, ROUTE_PARAMS_MAX,
     },
     span::{Field, Span},
 };
@@ -143,7 +143,7 @@ pub struct ChunkRef {
 
 const _: () = assert!(offset_of!(ChunkRef, len) + size_of::<u32>() == size_of::<ChunkRef>());
 
-/// Fixed part of a request record; fields, parameters, blob and inline body follow.
+/// Fixed part of a request record; fields, parameters, blob, the client's certificate and inline body follow.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RequestFixed {
@@ -163,14 +163,38 @@ pub struct RequestFixed {
     path: Span,
     query: Span,
     authority: Span,
-    /// 1: the client's connection is encrypted.
-    secure: u8,
-    /// 1: the client asks for a WebSocket.
-    websocket: u8,
-    _reserved: [u8; 2],
+    /// See [`marks`].
+    marks: u8,
+    /// Second byte of TLS's version; 0 without TLS.
+    tls_version: u8,
+    cipher_suite: u16,
 }
 
-const _: () = assert!(offset_of!(RequestFixed, _reserved) + 2 == size_of::<RequestFixed>());
+/// What is true of a request.
+mod marks {
+    /// It came encrypted.
+    pub(super) const SECURE: u8 = 1;
+    /// It asks for a WebSocket.
+    pub(super) const WEBSOCKET: u8 = 2;
+    /// A [`super::CertificateFixed`] and what it counts stand between blob and body.
+    pub(super) const CERTIFICATE: u8 = 4;
+}
+
+/// First byte of every version of TLS (RFC 8446 §4.2.1).
+const TLS_MAJOR: u8 = 3;
+
+/// Before the client's certificate: the lengths of its parts, which follow in this order.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct CertificateFixed {
+    subject_len: u16,
+    issuer_len: u16,
+    chain_len: u32,
+}
+
+const _: () = assert!(offset_of!(CertificateFixed, chain_len) + 4 == size_of::<CertificateFixed>());
+
+const _: () = assert!(offset_of!(RequestFixed, cipher_suite) + 2 == size_of::<RequestFixed>());
 const _: () = assert!(size_of::<RequestFixed>() == 64);
 // The tables of a request record fit what `limits` sets aside for them.
 const _: () = assert!(
@@ -194,6 +218,38 @@ const _: () = assert!(offset_of!(ResponseFixed, field_count) + 2 == size_of::<Re
 
 /// `content_length` of a body whose length nobody has said.
 const LENGTH_UNKNOWN: u64 = u64::MAX;
+
+/// The client's own connection, where it is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tls<'a> {
+    /// As in the protocol: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3.
+    pub version: u16,
+    /// Its number in IANA's registry.
+    pub cipher_suite: u16,
+    /// What the client has proved to be, where it was asked for that.
+    pub certificate: Option<Certificate<'a>>,
+}
+
+/// A client's certificate, which was verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Certificate<'a> {
+    /// Distinguished name in RFC 4514's form, ASCII.
+    pub subject: &'a [u8],
+    /// As the subject.
+    pub issuer: &'a [u8],
+    /// DER, one after another: the client's own, then issuers that it sent along.
+    pub chain: &'a [u8],
+}
+
+/// Bytes of a [`Certificate`] in a record beside its parts.
+pub const CERTIFICATE_OVERHEAD: usize = size_of::<CertificateFixed>();
+
+impl Certificate<'_> {
+    /// Bytes that it takes in a record, at most `CLIENT_CERTIFICATE_SIZE_MAX`.
+    fn len(&self) -> usize {
+        CERTIFICATE_OVERHEAD + self.subject.len() + self.issuer.len() + self.chain.len()
+    }
+}
 
 /// A request, borrowed: from the edge's parsed head on one side, from a copied record on the other.
 #[derive(Clone, Copy, Debug)]
@@ -224,8 +280,10 @@ pub struct Request<'a> {
     pub content_length: Option<u64>,
     /// The client's address; `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// The client's connection is encrypted.
+    /// The request came encrypted: on this connection, or to a proxy that is believed.
     pub secure: bool,
+    /// How this connection is encrypted.
+    pub tls: Option<Tls<'a>>,
     /// The client asks for a WebSocket (RFC 6455): there is no body; what follows a 101 are messages.
     pub websocket: bool,
     /// The first bytes of the body, at most `INLINE_BODY_SIZE_MAX`.
@@ -257,7 +315,13 @@ impl Request<'_> {
     pub fn fits(&self) -> bool {
         self.fields.len() <= HEAD_FIELDS_MAX
             && self.params.len() <= ROUTE_PARAMS_MAX
+            && self.certificate().is_none_or(|found| found.len() <= CLIENT_CERTIFICATE_SIZE_MAX)
             && self.payload_len() <= RECORD_SIZE_MAX - RECORD_ALIGN
+    }
+
+    /// What the client has proved to be.
+    fn certificate(&self) -> Option<&Certificate<'_>> {
+        self.tls.as_ref()?.certificate.as_ref()
     }
 
     /// Bytes of the record's payload.
@@ -266,6 +330,7 @@ impl Request<'_> {
             + size_of_val(self.fields)
             + size_of_val(self.params)
             + self.blob.len()
+            + self.certificate().map_or(0, Certificate::len)
             + self.body.len()
     }
 
@@ -277,6 +342,9 @@ impl Request<'_> {
     /// The payload, part by part.
     pub(crate) fn encode(&self, mut sink: impl FnMut(&[u8])) {
         let (peer_family, peer_ip, peer_port) = encode_peer(self.peer);
+        let mark = |set, mark| if set { mark } else { 0 };
+        let certificate = self.certificate();
+        let [_, tls_version] = self.tls.map_or(0, |tls| tls.version).to_be_bytes();
         let fixed = RequestFixed {
             content_length: self.content_length.unwrap_or(LENGTH_UNKNOWN),
             peer_ip,
@@ -293,15 +361,26 @@ impl Request<'_> {
             path: self.path,
             query: self.query,
             authority: self.authority,
-            secure: self.secure.into(),
-            websocket: self.websocket.into(),
-            _reserved: [0; 2],
+            marks: mark(self.secure, marks::SECURE)
+                | mark(self.websocket, marks::WEBSOCKET)
+                | mark(certificate.is_some(), marks::CERTIFICATE),
+            tls_version,
+            cipher_suite: self.tls.map_or(0, |tls| tls.cipher_suite),
         };
-        for part in
-            [fixed.as_bytes(), self.fields.as_bytes(), self.params.as_bytes(), self.blob, self.body]
-        {
+        for part in [fixed.as_bytes(), self.fields.as_bytes(), self.params.as_bytes(), self.blob] {
             sink(part);
         }
+        if let Some(Certificate { subject, issuer, chain }) = certificate {
+            let fixed = CertificateFixed {
+                subject_len: count(subject.len()),
+                issuer_len: count(issuer.len()),
+                chain_len: count(chain.len()),
+            };
+            for part in [fixed.as_bytes(), subject, issuer, chain] {
+                sink(part);
+            }
+        }
+        sink(self.body);
     }
 }
 
@@ -479,7 +558,12 @@ pub(crate) fn parse_request(payload: &[u8], end: bool) -> Option<Request<'_>> {
         <[Field]>::ref_from_prefix_with_elems(rest, usize::from(fixed.field_count)).ok()?;
     let (params, rest) =
         <[Span]>::ref_from_prefix_with_elems(rest, usize::from(fixed.param_count)).ok()?;
-    let (blob, body) = rest.split_at_checked(usize::try_from(fixed.blob_len).ok()?)?;
+    let (blob, rest) = rest.split_at_checked(usize::try_from(fixed.blob_len).ok()?)?;
+    let is_marked = |mark| fixed.marks & mark != 0;
+    let (certificate, body) = match is_marked(marks::CERTIFICATE) {
+        true => parse_certificate(rest).map(|(found, body)| (Some(found), body))?,
+        false => (None, rest),
+    };
     let named = [fixed.method_name, fixed.raw_path, fixed.path, fixed.query, fixed.authority];
     let spans = named.into_iter().chain(params.iter().copied());
     if !(within(fields, blob) && spans.into_iter().all(|span| span.of(blob).is_some())) {
@@ -499,11 +583,24 @@ pub(crate) fn parse_request(payload: &[u8], end: bool) -> Option<Request<'_>> {
         blob,
         content_length: known_length(fixed.content_length),
         peer: decode_peer(&fixed),
-        secure: fixed.secure == 1,
-        websocket: fixed.websocket == 1,
+        secure: is_marked(marks::SECURE),
+        tls: (fixed.tls_version != 0).then_some(Tls {
+            version: u16::from_be_bytes([TLS_MAJOR, fixed.tls_version]),
+            cipher_suite: fixed.cipher_suite,
+            certificate,
+        }),
+        websocket: is_marked(marks::WEBSOCKET),
         body,
         end,
     })
+}
+
+fn parse_certificate(rest: &[u8]) -> Option<(Certificate<'_>, &[u8])> {
+    let (fixed, rest) = CertificateFixed::read_from_prefix(rest).ok()?;
+    let (subject, rest) = rest.split_at_checked(fixed.subject_len.into())?;
+    let (issuer, rest) = rest.split_at_checked(fixed.issuer_len.into())?;
+    let (chain, body) = rest.split_at_checked(usize::try_from(fixed.chain_len).ok()?)?;
+    Some((Certificate { subject, issuer, chain }, body))
 }
 
 fn parse_response(payload: &[u8], end: bool) -> Option<Response<'_>> {

@@ -145,6 +145,7 @@ fn request(blob: &[u8], end: bool) -> Request<'_> {
         content_length: None,
         peer: None,
         secure: false,
+        tls: None,
         websocket: false,
         body: &[],
         end,

@@ -50,6 +50,9 @@ pub struct Attach<'a> {
     pub lifespan: &'a str,
     /// Threads that run a WSGI application.
     pub threads: u16,
+    /// Which event loop it runs: `auto`, `asyncio` or `uvloop`.
+    #[serde(rename = "loop")]
+    pub event_loop: &'a str,
 }
 
 #[derive(Serialize)]
@@ -217,12 +220,13 @@ mod tests {
             root_path: "/api",
             lifespan: "on",
             threads: 1,
+            event_loop: "auto",
         };
         let expected = concat!(
             r#"{"attach":{"worker":3,"incarnation":2,"parent":77,"shards":1,"app":"main:app","#,
             r#""app_dir":"/srv/\"a\"\nb","debug":false,"log_level":"info","spin_us":50,"#,
             r#""server":["127.0.0.1",8000],"interface":"auto","factory":false,"#,
-            r#""root_path":"/api","lifespan":"on","threads":1}}"#,
+            r#""root_path":"/api","lifespan":"on","threads":1,"loop":"auto"}}"#,
             "\n"
         );
         assert_eq!(String::from_utf8(attach.line()).unwrap(), expected);

@@ -60,6 +60,10 @@ pub struct Options {
     pub lifespan: &'static str,
     /// Threads of a worker that run a WSGI application.
     pub threads: u16,
+    /// Which event loop a worker runs: `auto`, `asyncio` or `uvloop`.
+    pub event_loop: &'static str,
+    /// Added to the environment of the workers.
+    pub variables: Vec<(String, String)>,
 }
 
 /// A process that was just started, and attached.
@@ -167,6 +171,7 @@ pub fn prepare(
         command.env("PYTHONPATH", env::join_paths(paths).map_err(io::Error::other)?);
     }
     command
+        .envs(options.variables.iter().map(|(name, value)| (name, value)))
         .args(["-m", options.worker_module.as_deref().unwrap_or("fasterapi.core.worker_pool")])
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .process_group(0);
@@ -194,6 +199,7 @@ impl Unattached<'_> {
             root_path: &options.root_path,
             lifespan: options.lifespan,
             threads: options.threads,
+            event_loop: options.event_loop,
         };
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         match send_with_fds(&channel, &attach.line(), &borrowed) {

@@ -7,6 +7,7 @@ pub mod answer;
 mod budget;
 pub mod error;
 pub mod field;
+pub mod forwarded;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

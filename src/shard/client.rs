@@ -6,17 +6,21 @@
 
 use std::time::Instant;
 
+use slab::Slab;
+
 use super::{
     Core,
     access_log::Line,
     conn::{Connection, Reading, Verdict},
+    quic::QuicConnection,
     tls::{Secure, add_field},
     websocket::Site,
 };
 use crate::{
-    ipc::message::{Cancellation, Response},
+    ipc::message::{Cancellation, Response, Tls},
     proto::{
         error::BadResponse,
+        forwarded::Origin,
         h2::H2,
         h3::H3,
         head::{BodyLength, ResponseHead},
@@ -33,6 +37,22 @@ pub(super) enum Client {
     Http2(usize, StreamKey),
     /// A stream of an HTTP/3 connection.
     Http3(usize, StreamKey),
+}
+
+impl Client {
+    /// What is known of the client's TLS session; `None` when there is none.
+    pub(super) fn tls<'a>(
+        self,
+        connections: &'a mut Slab<Connection>,
+        quic_connections: &'a Slab<QuicConnection>,
+    ) -> Option<Tls<'a>> {
+        match self {
+            Self::Http1(at) | Self::Http2(at, _) => {
+                Some(connections.get_mut(at)?.tls.as_mut()?.about())
+            }
+            Self::Http3(at, _) => Some(quic_connections.get(at)?.told.as_ref()?.about()),
+        }
+    }
 }
 
 /// What is said with every response beside what its worker says.
@@ -293,7 +313,10 @@ impl Core {
     }
 
     /// The access log's line for the request in `head`, if there is to be one.
-    pub(super) fn line(&self, peer: Option<std::net::SocketAddr>) -> Option<Box<Line>> {
-        self.options.access_log.then(|| Box::new(Line::new(peer, &self.head)))
+    pub(super) fn line(&self, direct: Origin) -> Option<Box<Line>> {
+        self.options.access_log.then(|| {
+            let origin = self.trusted.origin(&self.head, direct);
+            Box::new(Line::new(origin.peer, &self.head))
+        })
     }
 }

@@ -7,7 +7,7 @@
 use super::{
     Core, HttpVersions,
     conn::{Connection, Phase},
-    streams::{Origin, Streams},
+    streams::{Access, Streams},
 };
 use crate::proto::h2::{H2, Preface, preface};
 
@@ -47,12 +47,11 @@ impl Core {
     /// The connection speaks HTTP/2 from its first byte on.
     pub(super) fn begin_http2(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        let Connection { peer, redirects, .. } = *connection;
-        let secure = connection.tls.is_some();
-        let origin = Origin { peer, secure, redirects, http3: false };
+        let access =
+            Access { direct: connection.origin(), redirects: connection.redirects, http3: false };
         connection.fresh = false;
         connection.streams =
-            Some(Box::new(Streams::new(H2::new(self.options.h2, self.clock.now), origin)));
+            Some(Box::new(Streams::new(H2::new(self.options.h2, self.clock.now), access)));
         self.touch(index);
     }
 

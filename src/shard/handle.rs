@@ -16,7 +16,7 @@ use crate::{
     ipc::{Doorbell, Fault},
     limits,
     pool::{Incarnation, Link, WorkerId},
-    proto::{h1, quic::Endpoint, route::Routes, tls::ServerConfig},
+    proto::{forwarded::Trusted, h1, quic::Endpoint, route::Routes, tls::ServerConfig},
 };
 
 /// What a shard is told.
@@ -156,6 +156,8 @@ pub struct Options {
     pub limits: Limits,
     /// How WebSockets are run.
     pub websocket: WebSocketOptions,
+    /// Proxies that are believed about their clients.
+    pub trusted: Trusted,
     /// Where the shard's counts are stored.
     pub gauges: Arc<Gauges>,
     /// How long to spin for work before sleeping, at the most; zero where cores are oversubscribed.

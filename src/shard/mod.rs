@@ -46,7 +46,7 @@ pub use websocket::WebSocketOptions;
 
 use crate::{
     limits,
-    proto::{head::RequestHead, route::Routes, ws::Workspace},
+    proto::{forwarded::Trusted, head::RequestHead, route::Routes, ws::Workspace},
     span::Span,
 };
 use access_log::AccessLog;
@@ -83,6 +83,8 @@ struct Core {
     /// Exchanges that wait for a worker.
     queue: Queue,
     secure: Secure,
+    /// Proxies that speak for their clients.
+    trusted: Trusted,
     tally: Tally,
     /// What the gauges say.
     told: Tally,

@@ -19,12 +19,14 @@ use super::{
     Core,
     answer::CLIENT_GONE,
     handle::Forwarded,
-    streams::{Origin, Streams},
+    streams::{Access, Streams},
+    tls::Told,
 };
 use crate::{
     ipc::message::Cancellation,
     limits,
     proto::{
+        forwarded::Origin,
         h3::{self, H3},
         quic::{Arrival, Endpoint, Issued},
     },
@@ -71,6 +73,8 @@ pub(super) struct QuicConnection {
     dirty: bool,
     /// True until its handshake is over.
     shaking: bool,
+    /// What workers are told of its TLS session, from the end of the handshake on.
+    pub(super) told: Option<Told>,
     /// Output that is not to be sent before this, for the sake of the network.
     held: Option<(Instant, DatagramBatch)>,
     /// When it has to be looked at, if nothing happens before.
@@ -215,13 +219,15 @@ impl Core {
                 Err(error) => tracing::warn!("{}: {error}", file.display()),
             }
         }
-        let origin = Origin { peer: Some(peer), secure: true, redirects: false, http3: true };
+        let direct = Origin { peer: Some(peer), secure: true };
+        let access = Access { direct, redirects: false, http3: true };
         let engine = H3::new(quic, own.options, now);
         slot.insert(QuicConnection {
             generation: own.generation,
-            streams: Some(Box::new(Streams::new(engine, origin))),
+            streams: Some(Box::new(Streams::new(engine, access))),
             dirty: false,
             shaking: true,
+            told: None,
             held: None,
             wake: None,
             armed: None,
@@ -288,13 +294,14 @@ impl Core {
         }
         if connection.shaking && transport.is_established() {
             connection.shaking = false;
+            connection.told = Some(Told::of_quic(transport.as_mut()));
             self.tally.handshakes += 1;
             self.tally.handshakes_resumed += u64::from(transport.is_resumed());
         }
         while let Some(event) = transport.path_event_next() {
             if let quiche::PathEvent::PeerMigrated(_, peer) = event {
                 tracing::debug!("a QUIC client has moved to {peer}");
-                streams.origin.peer = Some(peer);
+                streams.access.direct.peer = Some(peer);
             }
         }
     }

@@ -3,8 +3,6 @@
 //! Invariant: what the engine consumed is with a worker (in its lane or in the exchange's backlog) or was refused; what
 //! cannot go anywhere yet stays unconsumed in the connection's input, and receiving stops when that has grown enough.
 
-use std::net::SocketAddr;
-
 use super::{
     Core,
     client::Client,
@@ -17,6 +15,7 @@ use crate::{
     limits,
     proto::{
         answer,
+        forwarded::Origin,
         h1::{Refusal, Step},
         head::{BodyLength, RequestHead},
         route::{Found, redirect_location},
@@ -212,8 +211,7 @@ impl Core {
         }
         let asked = Asked {
             client: Client::Http1(index),
-            peer: connection.peer,
-            secure: connection.tls.is_some(),
+            direct: connection.origin(),
             route,
             websocket: websocket.is_some(),
             body,
@@ -233,9 +231,10 @@ impl Core {
 
     /// Gives the request in `head` to a worker, or a place in the queue; `None` when there is neither.
     pub(super) fn admit(&mut self, asked: &Asked<'_>) -> Option<usize> {
-        let &Asked { client, peer, secure, route, websocket, body, end } = asked;
+        let &Asked { client, direct, route, websocket, body, end } = asked;
         shift(&mut self.params, self.head.path);
         let head = &self.head;
+        let origin = self.trusted.origin(head, direct);
         let request = Request {
             route,
             method: head.method as u8,
@@ -253,8 +252,9 @@ impl Core {
                 BodyLength::Known(length) => Some(length),
                 BodyLength::Unknown => None,
             },
-            peer,
-            secure,
+            peer: origin.peer,
+            secure: origin.secure,
+            tls: client.tls(&mut self.connections, &self.quic_connections),
             websocket,
             body,
             end,
@@ -268,7 +268,7 @@ impl Core {
             return None;
         }
         self.tally.begun += 1;
-        let line = self.line(peer);
+        let line = self.line(direct);
         if let Some(entry) = self.exchanges.get_mut(exchange) {
             entry.upload_credit -= body.len();
             entry.repeatable = end && self.head.method.is_idempotent();
@@ -376,8 +376,8 @@ impl Core {
     /// Answers without a worker; reads a short body to its end first, so that the connection can be kept.
     pub(super) fn answer(&mut self, index: usize, mut verdict: Verdict) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        let (peer, done) = (connection.peer, connection.h1.request_done());
-        verdict.line = self.line(peer);
+        let (direct, done) = (connection.origin(), connection.h1.request_done());
+        verdict.line = self.line(direct);
         let short = matches!(self.head.body, BodyLength::Known(length) if length <= limits::DISCARD_SIZE_MAX);
         if short && !done && !self.head.expects_continue {
             if let Some(connection) = self.connections.get_mut(index) {
@@ -401,9 +401,8 @@ impl Core {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     pub(super) client: Client,
-    pub(super) peer: Option<SocketAddr>,
-    /// The client's connection is encrypted.
-    pub(super) secure: bool,
+    /// Whose connection it came on.
+    pub(super) direct: Origin,
     pub(super) route: u32,
     pub(super) websocket: bool,
     /// The first bytes of its body.

@@ -12,7 +12,7 @@
 //! the end or it was reset, whichever is first; the entry names an exchange exactly as long as the exchange names its stream. What
 //! a worker sent and the engine has not taken is at most the exchange's window.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use super::{
     Core,
@@ -30,17 +30,17 @@ use crate::{
     proto::{
         answer::EdgeAnswer,
         error::BadResponse,
+        forwarded::Origin,
         head::{BodyLength, Method, ResponseHead},
         stream::{Cut, Event, StreamKey},
     },
     span::{Field, Span},
 };
 
-/// Where a connection's requests come from.
+/// How a connection's requests come in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) secure: bool,
+pub(super) struct Access {
+    pub(super) direct: Origin,
     /// Requests are sent to the TLS listener.
     pub(super) redirects: bool,
     /// The client has found HTTP/3 and need not be told of it.
@@ -51,7 +51,7 @@ pub(super) struct Origin {
 #[derive(Debug)]
 pub(super) struct Streams<E> {
     pub(super) engine: E,
-    pub(super) origin: Origin,
+    pub(super) access: Access,
     /// By [`StreamKey::slot`].
     entries: Vec<Option<Entry>>,
     open: usize,
@@ -101,12 +101,12 @@ pub(super) struct Stream<'a, E> {
     entry: &'a mut Entry,
     /// Of the connection.
     unsent: &'a mut usize,
-    origin: Origin,
+    access: Access,
 }
 
 impl<E: Engine> Streams<E> {
-    pub(super) fn new(engine: E, origin: Origin) -> Self {
-        Self { engine, origin, entries: Vec::new(), open: 0, unsent: 0, leaving: false }
+    pub(super) fn new(engine: E, access: Access) -> Self {
+        Self { engine, access, entries: Vec::new(), open: 0, unsent: 0, leaving: false }
     }
 
     /// Streams whose response is not with the engine to its end.
@@ -117,8 +117,8 @@ impl<E: Engine> Streams<E> {
     /// The stream of this key, if it has not ended.
     pub(super) fn stream(&mut self, key: StreamKey) -> Option<Stream<'_, E>> {
         let entry = self.entries.get_mut(key.slot())?.as_mut().filter(|entry| entry.key == key)?;
-        let Self { engine, unsent, origin, .. } = self;
-        Some(Stream { engine, entry, unsent, origin: *origin })
+        let Self { engine, unsent, access, .. } = self;
+        Some(Stream { engine, entry, unsent, access: *access })
     }
 
     /// Streams whose request has not been read to its end.
@@ -179,7 +179,7 @@ impl<E: Engine> Streams<E> {
         date: &[u8],
     ) {
         let mut fields = verdict.fields();
-        fields.extend(secure.fields(self.origin.secure, self.origin.http3));
+        fields.extend(secure.fields(self.access.direct.secure, self.access.http3));
         let answer = EdgeAnswer::new(verdict.status, verdict.detail, &fields);
         if self.engine.answer(key, &answer, date).is_err() {
             self.engine.reset(key, Cut::Internal);
@@ -333,7 +333,7 @@ impl<E: Engine> Respond for Stream<'_, E> {
         }
         let over = response.end && response.body.is_empty();
         let key = self.entry.key;
-        let ours = saying.secure.fields(self.origin.secure, self.origin.http3);
+        let ours = saying.secure.fields(self.access.direct.secure, self.access.http3);
         match with_fields(&head, ours) {
             Some((blob, fields)) => {
                 let head = ResponseHead { blob: &blob, fields: &fields, ..head };
@@ -495,7 +495,7 @@ impl Core {
         stream: StreamKey,
         (mut end, websocket): (bool, bool),
     ) {
-        let Origin { peer, secure, redirects, .. } = streams.origin;
+        let Access { direct, redirects, .. } = streams.access;
         let found = match websocket && !redirects {
             true => self.find_extended().map(|(route, asked)| (route, Some(asked))),
             false => self.route(redirects),
@@ -520,8 +520,7 @@ impl Core {
         let (inline, rest) = if fits { (&body[..], &[][..]) } else { (&[][..], &body[..]) };
         let asked = Asked {
             client: E::client(index, stream),
-            peer,
-            secure,
+            direct,
             route,
             websocket: false,
             body: inline,
@@ -549,9 +548,9 @@ impl Core {
         route: u32,
     ) {
         self.head.body = BodyLength::Empty;
-        let Origin { peer, secure, .. } = streams.origin;
+        let direct = streams.access.direct;
         let client = E::client(index, stream);
-        let asked = Asked { client, peer, secure, route, websocket: true, body: &[], end: true };
+        let asked = Asked { client, direct, route, websocket: true, body: &[], end: true };
         match self.admit(&asked) {
             Some(exchange) => {
                 let websocket = Some(websocket);
@@ -622,7 +621,7 @@ impl Core {
         verdict: &Verdict,
     ) {
         let date = self.clock.date();
-        if let Some(mut line) = self.line(streams.origin.peer) {
+        if let Some(mut line) = self.line(streams.access.direct) {
             line.status = verdict.status;
             self.access_log.write(&line, &date, std::time::Duration::ZERO);
         }

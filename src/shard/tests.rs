@@ -45,6 +45,7 @@ use crate::{
     limits,
     pool::{Incarnation, Link, Load, WorkerId},
     proto::{
+        forwarded::Trusted,
         h1,
         route::{RouteSpec, Routes, WEBSOCKET},
     },
@@ -83,6 +84,7 @@ impl World {
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),
+            trusted: Trusted::default(),
             gauges: Arc::default(),
             spin_max: Duration::ZERO,
             access_log: true,

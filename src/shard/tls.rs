@@ -5,18 +5,21 @@
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Instant};
 
+use boring::ssl::SslRef;
+
 use super::{
     Core, ListenerKind,
     answer::CLIENT_GONE,
     conn::{Phase, Verdict},
 };
 use crate::{
-    ipc::message::Cancellation,
+    ipc::message::{CERTIFICATE_OVERHEAD, Cancellation, Certificate, Tls as About},
+    limits::CLIENT_CERTIFICATE_SIZE_MAX,
     proto::{
         h1::Refusal,
         head::ResponseHead,
         target::{host_of, https_location},
-        tls::{Progress, ServerConfig, Session, TlsError},
+        tls::{ClientCertificate, Progress, ServerConfig, Session, TlsError, Version},
     },
 };
 
@@ -54,12 +57,27 @@ pub(super) struct Tls {
     shaking: bool,
     /// `close_notify` is made.
     ended: bool,
+    /// What workers are told of the session, once there was a request.
+    told: Option<Told>,
+}
+
+/// What does not change about a session once it is open.
+#[derive(Debug)]
+pub(super) struct Told {
+    version: u16,
+    cipher_suite: u16,
+    client: Option<Box<ClientCertificate>>,
 }
 
 impl Tls {
     /// True while the client owes the rest of a record.
     pub(super) fn waits(&self) -> bool {
         self.session.holds_part()
+    }
+
+    /// What a worker is told of the session, which is open.
+    pub(super) fn about(&mut self) -> About<'_> {
+        self.told.get_or_insert_with(|| Told::of(&self.session)).about()
     }
 
     /// Makes records of what is encoded, and says at the end that it was all.
@@ -72,6 +90,45 @@ impl Tls {
         }
         Ok(())
     }
+}
+
+impl Told {
+    pub(super) fn about(&self) -> About<'_> {
+        let certificate = self.client.as_ref().map(|client| Certificate {
+            subject: client.subject.as_bytes(),
+            issuer: client.issuer.as_bytes(),
+            chain: &client.chain,
+        });
+        About { version: self.version, cipher_suite: self.cipher_suite, certificate }
+    }
+
+    /// Of a session of QUIC, which is TLS 1.3 always (RFC 9001 §4.2).
+    pub(super) fn of_quic(ssl: &SslRef) -> Self {
+        let cipher_suite = ssl.current_cipher().map_or(0, |cipher| cipher.protocol_id());
+        let client = ClientCertificate::of(ssl, CLIENT_SIZE_MAX);
+        Self { version: 0x0304, cipher_suite, client: passable(client) }
+    }
+
+    fn of(session: &Session) -> Self {
+        let version = match session.version() {
+            Some(Version::Tls13) => 0x0304,
+            Some(Version::Tls12) | None => 0x0303,
+        };
+        let client = session.client_certificate(CLIENT_SIZE_MAX);
+        let cipher_suite = session.cipher().map_or(0, |(number, _)| number);
+        Self { version, cipher_suite, client: passable(client) }
+    }
+}
+
+/// The record has a fixed part beside the certificates.
+const CLIENT_SIZE_MAX: usize = CLIENT_CERTIFICATE_SIZE_MAX - CERTIFICATE_OVERHEAD;
+
+fn passable(client: Result<Option<ClientCertificate>, TlsError>) -> Option<Box<ClientCertificate>> {
+    let client = client.unwrap_or_else(|error| {
+        tracing::error!("a client's certificate is not passed on: {error}");
+        None
+    });
+    client.map(Box::new)
 }
 
 /// The handshakes in progress.
@@ -137,6 +194,7 @@ impl Core {
             deadline: self.clock.now + self.options.limits.handshake_timeout,
             shaking: true,
             ended: false,
+            told: None,
         })))
     }
 

@@ -18,7 +18,7 @@ use super::{
     access_log::AccessLog,
     client::Client,
     clock::Clock,
-    conn::{Connection, Phase, Reading, Recv},
+    conn::{Connection, Listen, Phase, Reading},
     exchange::Exchanges,
     handle::{Command, Listener, Mailbox, Options, QuicOptions, Report},
     links::Links,
@@ -47,6 +47,7 @@ pub(super) mod kind {
     pub(in crate::shard) const LANE: u8 = 7;
     pub(in crate::shard) const DATAGRAMS: u8 = 8;
     pub(in crate::shard) const SEND_DATAGRAMS: u8 = 9;
+    pub(in crate::shard) const HANG_UP: u8 = 12;
 }
 
 /// A shard: its core, and what it has in the kernel.
@@ -131,6 +132,7 @@ impl<D: Driver> Shard<D> {
             owing: Vec::new(),
             queue: Queue::default(),
             secure: Secure::new(options.tls),
+            trusted: options.trusted,
             tally: Tally::default(),
             told: Tally::default(),
             gauges: options.gauges,
@@ -286,6 +288,7 @@ impl<D: Driver> Shard<D> {
             kind::ACCEPT => self.accepted(token, event, more),
             kind::RECV => self.received(token, event, more),
             kind::SEND => self.sent(token, event),
+            kind::HANG_UP => self.hung_up(token, &event),
             kind::SHUTDOWN => {
                 if let Some(connection) = self.connection(token) {
                     connection.shutting_down = false;
@@ -315,7 +318,7 @@ impl<D: Driver> Shard<D> {
         let index = token.index as usize;
         if let Some(connection) = self.connection(token) {
             if !more {
-                connection.recv = Recv::Idle;
+                connection.recv = Listen::Idle;
             }
             let sealed = connection.tls.is_some();
             match &event {
@@ -326,7 +329,8 @@ impl<D: Driver> Shard<D> {
                 // Whether it cuts a request short is seen when the connection is flushed.
                 Event::EndOfStream => connection.at_end = true,
                 // The buffers of this turn are on their way back: try again.
-                Event::Failed(Errno::NOBUFS | Errno::CANCELED) => {}
+                Event::Failed(Errno::NOBUFS) => connection.starved = true,
+                Event::Failed(Errno::CANCELED) => {}
                 _ => self.core.lose(index),
             }
             self.core.touch(index);
@@ -334,6 +338,17 @@ impl<D: Driver> Shard<D> {
         if let Event::Received(lease) = event {
             self.driver.recycle(lease);
         }
+    }
+
+    fn hung_up(&mut self, token: Token, event: &Event) {
+        let Some(connection) = self.connection(token) else { return };
+        connection.hang_up = Listen::Idle;
+        let open = connection.phase == Phase::Open;
+        let index = token.index as usize;
+        if open && matches!(event, Event::HungUp) {
+            self.core.lose(index);
+        }
+        self.core.touch(index);
     }
 
     fn sent(&mut self, token: Token, event: Event) {
@@ -413,15 +428,19 @@ impl<D: Driver> Shard<D> {
             }
         }
         match (connection.wants_input(), connection.recv) {
-            (true, Recv::Idle) => {
-                connection.recv = Recv::Armed;
+            (true, Listen::Idle) => {
+                connection.recv = Listen::Armed;
                 self.driver.recv(connection.socket.as_fd(), of(kind::RECV));
             }
-            (false, Recv::Armed) => {
-                connection.recv = Recv::Ending;
+            (false, Listen::Armed) => {
+                connection.recv = Listen::Ending;
                 self.driver.cancel(of(kind::RECV));
             }
             _ => {}
+        }
+        if connection.may_miss_reset() {
+            connection.hang_up = Listen::Armed;
+            self.driver.hang_up(connection.socket.as_fd(), of(kind::HANG_UP));
         }
         if connection.phase == Phase::Closing {
             if connection.is_quiet() {
@@ -430,8 +449,14 @@ impl<D: Driver> Shard<D> {
                 }
                 let connection = self.core.connections.remove(index);
                 self.driver.close(connection.socket);
-            } else if connection.sending > 0 {
+                return;
+            }
+            if connection.sending > 0 {
                 self.driver.cancel(of(kind::SEND));
+            }
+            if connection.hang_up == Listen::Armed {
+                connection.hang_up = Listen::Ending;
+                self.driver.cancel(of(kind::HANG_UP));
             }
             return;
         }

@@ -86,6 +86,7 @@ pub(super) struct Socket {
     accepted: bool,
     recv: Option<Op>,
     send: Option<Sending>,
+    hang_up: Option<Op>,
 }
 
 impl Socket {
@@ -94,7 +95,8 @@ impl Socket {
     }
 
     fn is_over(&self) -> bool {
-        self.fd.is_none() && self.recv.is_none() && self.send.is_none() && self.accepted
+        let in_flight = self.recv.is_some() || self.send.is_some() || self.hang_up.is_some();
+        self.fd.is_none() && !in_flight && self.accepted
     }
 }
 
@@ -169,6 +171,7 @@ impl Kernel {
             accepted: false,
             recv: None,
             send: None,
+            hang_up: None,
         });
         self.live.push(id);
         self.backlog.push_back(id);
@@ -266,6 +269,12 @@ impl Kernel {
         socket.send = Some(Sending { op: Op { token, cancelled: false }, data, at: 0 });
     }
 
+    pub(super) fn start_hang_up(&mut self, fd: RawFd, token: Token) {
+        let socket = self.socket_of(fd);
+        assert!(socket.hang_up.is_none(), "one at a time");
+        socket.hang_up = Some(Op { token, cancelled: false });
+    }
+
     pub(super) fn start_poll(&mut self, fd: RawFd, token: Token) {
         let watch = self
             .watches
@@ -282,7 +291,8 @@ impl Kernel {
 
     pub(super) fn cancel(&mut self, token: Token) {
         let sockets = self.sockets.iter_mut().flat_map(|socket| {
-            [socket.recv.as_mut(), socket.send.as_mut().map(|send| &mut send.op)]
+            let send = socket.send.as_mut().map(|send| &mut send.op);
+            [socket.recv.as_mut(), send, socket.hang_up.as_mut()]
         });
         let watches = self.watches.iter_mut().map(|watch| watch.poll.as_mut());
         let all = sockets.chain(watches).chain([self.accept.as_mut()]).flatten();
@@ -315,7 +325,7 @@ impl Kernel {
         } else {
             let socket = self.socket_of(fd);
             assert!(
-                socket.recv.is_none() && socket.send.is_none(),
+                socket.recv.is_none() && socket.send.is_none() && socket.hang_up.is_none(),
                 "a socket is closed when nothing is in flight"
             );
             socket.fd = None;
@@ -377,6 +387,7 @@ impl Kernel {
             let done = if first { self.progress_recv(id) } else { self.progress_send(id) };
             let done = done
                 || (second && self.progress_recv(id))
+                || self.progress_hang_up(id)
                 || self.progress_send(id)
                 || self.progress_recv(id);
             if !done && self.sockets[id].is_over() {
@@ -506,6 +517,21 @@ impl Kernel {
             return true;
         }
         false
+    }
+
+    fn progress_hang_up(&mut self, id: usize) -> bool {
+        let socket = &mut self.sockets[id];
+        let Some(op) = socket.hang_up else { return false };
+        let event = if socket.reset_by_client {
+            Event::HungUp
+        } else if op.cancelled {
+            Event::Failed(Errno::CANCELED)
+        } else {
+            return false;
+        };
+        socket.hang_up = None;
+        self.complete(op.token, event, false);
+        true
     }
 
     fn progress_poll(&mut self, at: usize) -> bool {

@@ -35,7 +35,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::{
     limits,
-    proto::h1,
+    proto::{forwarded::Trusted, h1},
     shard::{
         Gauges, Handle, HttpVersions, Listener, ListenerKind, Options, WebSocketOptions,
         probe::{Audit, Probe},
@@ -85,6 +85,7 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
         quic: None,
         limits: profile.limits,
         websocket: WebSocketOptions::default(),
+        trusted: Trusted::default(),
         gauges: Arc::clone(&gauges),
         http: HttpVersions::Auto,
         h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },

@@ -443,6 +443,10 @@ impl Driver for World {
         self.kernel.start_poll(fd.as_raw_fd(), token);
     }
 
+    fn hang_up(&mut self, socket: BorrowedFd<'_>, token: Token) {
+        self.kernel.start_hang_up(socket.as_raw_fd(), token);
+    }
+
     fn cancel(&mut self, token: Token) {
         self.kernel.cancel(token);
     }

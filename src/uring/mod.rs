@@ -53,6 +53,8 @@ pub enum Event {
     Sent(Vec<u8>),
     /// A polled descriptor became readable.
     Readable,
+    /// Nothing comes on this socket any more and nothing gets away: its peer has reset it, or both sides have ended.
+    HungUp,
     /// A shutdown is done.
     Done,
     /// The operation failed. A send's buffer is dropped.
@@ -106,6 +108,9 @@ pub trait Driver {
     fn send_datagrams(&mut self, socket: BorrowedFd<'_>, batch: DatagramBatch, token: Token);
     /// Reports readability until cancelled (multishot, edge-triggered); never reads.
     fn poll(&mut self, fd: BorrowedFd<'_>, token: Token);
+    /// Reports, once, that a socket has hung up; also while nothing is received from it, and behind what was received.
+    /// (A multishot receive is not woken again for a reset that came before it had taken the last byte.)
+    fn hang_up(&mut self, socket: BorrowedFd<'_>, token: Token);
     /// Asks for the operation of this token to end; it completes without `more`, as `Failed(CANCELED)` if it had to be cut off.
     /// The cancel itself reports nothing.
     fn cancel(&mut self, token: Token);

@@ -72,6 +72,7 @@ enum Operation {
     Send,
     SendDatagrams,
     Poll,
+    HangUp,
 }
 
 /// Tokens are ours and mostly dense: one multiplication spreads them well enough.
@@ -382,6 +383,7 @@ impl Uring {
                     event
                 }
                 Operation::Poll => result.map_or_else(Event::Failed, |_| Event::Readable),
+                Operation::HangUp => result.map_or_else(Event::Failed, |_| Event::HungUp),
             };
             *armed -= usize::from(!more);
             completions.push(Completion { token, event, more });
@@ -445,6 +447,13 @@ impl Driver for Uring {
         let user_data = self.arm(Operation::Poll, token);
         let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
         let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), events.bits()).multi(true).build();
+        self.push(entry.user_data(user_data));
+    }
+
+    fn hang_up(&mut self, socket: BorrowedFd<'_>, token: Token) {
+        let user_data = self.arm(Operation::HangUp, token);
+        // No event is asked for: errors and hang-ups are reported unasked (poll(2)).
+        let entry = opcode::PollAdd::new(Fd(socket.as_raw_fd()), 0).build();
         self.push(entry.user_data(user_data));
     }
 

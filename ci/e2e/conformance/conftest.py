@@ -1,6 +1,5 @@
 """Each case runs under our server and under uvicorn: `kind` is which, `server` a shared one, `start` one of the test's own."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,23 +7,13 @@ from typing import Any
 import pytest
 from conformance.asking import APP, APPS, Kind, Start
 from reference import Uvicorn
-from server import BINARY, Listening, Server
-
-
-def _knows(option: str) -> bool:
-    return option in subprocess.run([BINARY, "run", "--help"], capture_output=True, text=True, check=True).stdout
+from server import Listening, Server
 
 
 @pytest.fixture(scope="session", params=["fasterapi", "uvicorn"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     found: Kind = request.param
     return found
-
-
-@pytest.fixture(scope="session")
-def websockets(kind: Kind) -> None:
-    if kind == "fasterapi" and not _knows("--ws-max-size"):
-        pytest.skip("`fasterapi run` has no --ws-max-size")
 
 
 def _start(kind: Kind, app: str, *arguments: str | Path, uds: Path | None = None) -> Listening:

@@ -26,6 +26,9 @@ DIFFERENCES = {
         None,
         "uvicorn has no extensions of HTTP and leaves the key out.",
     ),
+    "the scheme of a request whose proxy says wss": Difference(
+        "https", "wss", "An HTTP scope's scheme is http or https; both words mean TLS."
+    ),
     "a tab behind a value": Difference(
         "", " \t", "Space and tabs around a value are not part of it (RFC 9110 §5.5); httptools strips spaces alone."
     ),

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
 
-import pytest
 from conformance.asking import APP, Kind, Start
 from conformance.differences import side
 from frames import TEXT, Frame, encoded, upgrade
@@ -122,6 +121,5 @@ def test_nothing_is_left_of_clients_that_leave(start: Start, kind: Kind) -> None
     assert nothing_is_left(start, client) > ABORTS // 2, "most of them got as far as the application"
 
 
-@pytest.mark.usefixtures("websockets")
 def test_nothing_is_left_of_websockets_whose_clients_leave(start: Start) -> None:
     nothing_is_left(start, one_websocket)

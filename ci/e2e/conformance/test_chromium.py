@@ -15,8 +15,7 @@ import pytest
 from conformance.asking import APP, APPS, journal, new_tag, noted, open_gate
 from conformance.chromium import Chromium
 from reference import Uvicorn
-from server import BINARY, Listening, Server, until
-from versions import VERSIONS, missing
+from server import Listening, Server, until
 
 HELPERS = """
 const opened = (path, protocols) => new Promise((resolve, reject) => {
@@ -45,8 +44,6 @@ def server(request: pytest.FixtureRequest, shown_if_failed: list[Any]) -> Iterat
     started: Listening
     if request.param == "uvicorn":
         started = Uvicorn(APP, app_dir=APPS)
-    elif why := missing(BINARY, VERSIONS[request.param]):
-        pytest.skip(why)
     else:
         started = Server(APP, "--interface", "asgi", "--body-max", "0", version=request.param, app_dir=APPS)
     shown_if_failed.append(started)
@@ -58,11 +55,6 @@ def server(request: pytest.FixtureRequest, shown_if_failed: list[Any]) -> Iterat
     finally:
         shown_if_failed.remove(started)
     started.end(strictly=True)
-
-
-@pytest.fixture
-def websockets() -> None:
-    """Each of these servers has them."""
 
 
 def public_key_hash(address: tuple[str, int]) -> str:
@@ -122,7 +114,6 @@ def test_many_fetches_at_once(page: Chromium) -> None:
     assert found == [str(number) for number in range(100)]
 
 
-@pytest.mark.usefixtures("websockets")
 def test_text_and_bytes(page: Chromium) -> None:
     found = run(
         page,
@@ -137,7 +128,6 @@ def test_text_and_bytes(page: Chromium) -> None:
     assert found == ["kůň 🐎", [0, 127, 255], "", ""]
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_browser_asks_for_compression_and_gets_it(page: Chromium) -> None:
     found = run(
         page,
@@ -152,13 +142,11 @@ def test_a_browser_asks_for_compression_and_gets_it(page: Chromium) -> None:
     assert found[1].startswith("permessage-deflate")
 
 
-@pytest.mark.usefixtures("websockets")
 def test_subprotocols(page: Chromium) -> None:
     script = 'const socket = await opened("/ws/subprotocol", ["one", "two"]); return [socket.protocol, await socket.next()];'
     assert run(page, script) == ["two", '["one", "two"]']
 
 
-@pytest.mark.usefixtures("websockets")
 def test_closes_of_either_side(server: Listening, page: Chromium, tag: str) -> None:
     script = f'const socket = await opened("/ws/closes?{tag}&4321&done"); return await socket.closed;'
     assert run(page, script) == [4321, "done", True]
@@ -167,13 +155,11 @@ def test_closes_of_either_side(server: Listening, page: Chromium, tag: str) -> N
     noted(server, tag, ["websocket.disconnect", 4000, "žluť"])
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_denial(page: Chromium) -> None:
     script = 'try { await opened("/ws/denies"); return "open"; } catch (error) { return error.message; }'
     assert run(page, script) == "closed: 1006,,false"
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_page_that_is_left(server: Listening, page: Chromium, tag: str) -> None:
     run(page, f'globalThis.kept = await opened("/ws/echo?{tag}");')
     page.run("location.reload()")
@@ -183,7 +169,6 @@ def test_a_page_that_is_left(server: Listening, page: Chromium, tag: str) -> Non
     assert left[1] in ((1001, 1006) if server.version.http == "2" else (1001,))
 
 
-@pytest.mark.usefixtures("websockets")
 def test_the_browsers_fields(page: Chromium, server: Listening) -> None:
     script = 'document.cookie = "a=1"; const socket = await opened("/ws/scope"); return JSON.parse(await socket.next());'
     scope = run(page, script)["scope"]

@@ -8,7 +8,6 @@ from conformance.asking import new_tag, noted
 from conformance.clients import Client, Denied, Ended, Websockets, Wsproto
 from server import Listening
 
-pytestmark = pytest.mark.usefixtures("websockets")
 MIB = 1024 * 1024
 Open = Callable[..., Client]
 

@@ -72,6 +72,29 @@ def test_client_and_server_are_the_two_ends(server: Listening) -> None:
     assert (found["client"], found["server"]) == (list(here), list(there))
 
 
+@pytest.mark.parametrize(
+    ("forwarded_for", "proto", "client", "scheme"),
+    [
+        ("203.0.113.7", "https", ["203.0.113.7", 0], "https"),
+        ("6.6.6.6, 203.0.113.7, 127.0.0.1", "http", ["203.0.113.7", 0], "http"),
+        ("127.0.0.1", "https", ["127.0.0.1", 0], "https"),
+        ("203.0.113.7:8080", "gopher", ["203.0.113.7", 8080], "http"),
+        ("[2001:db8::1]:443", "https, http", ["2001:db8::1", 443], "http"),
+        ("2001:db8::1", "", ["2001:db8::1", 0], "http"),
+    ],
+)
+def test_a_proxy_on_the_same_machine_speaks_for_its_client(
+    server: Listening, forwarded_for: str, proto: str, client: list[Any], scheme: str
+) -> None:
+    found = scope(server, "/anywhere", **{"x-forwarded-for": forwarded_for, "x-forwarded-proto": proto})
+    assert (found["client"], found["scheme"]) == (client, scheme)
+
+
+def test_a_proxy_may_call_tls_by_the_name_that_it_has_for_websockets(server: Listening, kind: Kind) -> None:
+    found = scope(server, "/anywhere", **{"x-forwarded-proto": "wss"})
+    assert found["scheme"] == side(kind, "the scheme of a request whose proxy says wss")
+
+
 def test_a_unix_socket_has_no_client(start: Start, tmp_path: Path) -> None:
     server = start(APP, uds=tmp_path / "socket")
     found = scope(server, "/anywhere")

@@ -13,7 +13,6 @@ from server import Listening, until
 from wire import Closed, Connection, Malformed, Response
 
 MIB = 1024 * 1024
-pytestmark = pytest.mark.usefixtures("websockets")
 
 
 @pytest.fixture

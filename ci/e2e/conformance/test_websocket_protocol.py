@@ -6,8 +6,6 @@ from frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, Socket,
 from server import Listening, until
 from wire import Closed, Malformed
 
-pytestmark = pytest.mark.usefixtures("websockets")
-
 
 def pieces(opcode: int, *payloads: bytes) -> list[Frame]:
     last = len(payloads) - 1

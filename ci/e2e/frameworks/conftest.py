@@ -1,7 +1,6 @@
 """Each application runs under our server and under the reference of its interface, in an environment that has the frameworks."""
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal, Protocol
 import pytest
 from frameworks.browser import Browser
 from reference import Gunicorn, Uvicorn
-from server import BINARY, Listening, Server
+from server import Listening, Server
 
 APPS = Path(__file__).resolve().parent / "apps"
 ENVIRONMENT = Path(__file__).resolve().parents[3] / "target/frameworks"
@@ -23,10 +22,6 @@ class Run(Protocol):
     def __call__(
         self, app: str, interface: Interface, env: dict[str, str] | None = None
     ) -> AbstractContextManager[Listening]: ...
-
-
-def _knows(option: str) -> bool:
-    return option in subprocess.run([BINARY, "run", "--help"], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +38,6 @@ def maker(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def websockets(maker: str) -> None:
-    if maker == "fasterapi" and not _knows("--ws-max-size"):
-        pytest.skip("`fasterapi run` has no --ws-max-size")
-
-
-@pytest.fixture(scope="session")
 def run(maker: str, python: Path, shown_if_failed: list[Any]) -> Run:
     """Ours finds out by itself what kind of application it is."""
 
@@ -56,8 +45,6 @@ def run(maker: str, python: Path, shown_if_failed: list[Any]) -> Run:
     def serving(app: str, interface: Interface, env: dict[str, str] | None = None) -> Iterator[Listening]:
         server: Listening
         if maker == "fasterapi":
-            if interface == "wsgi" and not _knows("--threads"):
-                pytest.skip("`fasterapi run` has no --threads")
             threads = ("--threads", "4") if interface == "wsgi" else ()
             server = Server(app, "--python", python, *threads, env=env, app_dir=APPS)
         elif interface == "asgi":

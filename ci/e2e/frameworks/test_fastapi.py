@@ -144,7 +144,6 @@ def receive(socket: Socket) -> object:
     return json.loads(socket.message().text)
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_chat(browser: Browser, server: Listening) -> None:
     with server.connect() as one, server.connect() as two:
         ann = upgrade(one, "/chat/kitchen?name=ann", {"sec-websocket-protocol": "chat, other"})
@@ -160,7 +159,6 @@ def test_a_chat(browser: Browser, server: Listening) -> None:
         assert receive(ann) == {"from": "ann", "room": "kitchen", "alone": True}
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_socket_that_is_refused(server: Listening) -> None:
     with server.connect() as connection:
         _, response = ask(connection, "/chat/kitchen")

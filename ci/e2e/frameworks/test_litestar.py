@@ -66,7 +66,6 @@ def test_the_schema(browser: Browser) -> None:
     assert {"/books", "/books/{book_id}", "/upload"} <= set(schema["paths"])
 
 
-@pytest.mark.usefixtures("websockets")
 def test_websockets(browser: Browser, server: Listening) -> None:
     with server.connect() as one, server.connect() as two:
         shout, count = upgrade(one, "/shout"), upgrade(two, "/count", {"sec-websocket-protocol": "count"})

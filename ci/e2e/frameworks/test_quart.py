@@ -53,7 +53,6 @@ def test_threads_tasks_and_errors(browser: Browser) -> None:
     browser.server.log.wait("RuntimeError: broken on purpose")
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_websocket(browser: Browser, server: Listening) -> None:
     with server.connect() as connection:
         socket = upgrade(connection, "/ws?who=ann")
@@ -67,7 +66,6 @@ def test_a_websocket(browser: Browser, server: Listening) -> None:
     until("its task is cancelled", lambda: "websocket over" in browser.json("/log"))
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_websocket_that_is_refused(server: Listening) -> None:
     with server.connect() as connection:
         _, response = ask(connection, "/ws/refused")

@@ -109,7 +109,6 @@ def test_background_tasks(browser: Browser) -> None:
     until("it is done", lambda: "one" in browser.json("/tasks"))
 
 
-@pytest.mark.usefixtures("websockets")
 def test_a_websocket(browser: Browser, server: Listening) -> None:
     with server.connect() as connection:
         socket = upgrade(connection, "/echo")

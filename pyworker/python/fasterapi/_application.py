@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fasterapi._endpoint import compile_route, deliver
 from fasterapi._lifespan import running
+from fasterapi._loop import attend
 from fasterapi._routing import WebSocketRoute
 
 if TYPE_CHECKING:
@@ -46,17 +47,6 @@ def _methods(route: "Route | WebSocketRoute") -> list[str]:
     return ["@WEBSOCKET"] if isinstance(route, WebSocketRoute) else list(route.methods)
 
 
-def attend_on_loop(loop: asyncio.AbstractEventLoop, lanes: "Lanes") -> Callable[[], None]:
-    """The loop itself takes what arrives."""
-    fd = lanes.fileno()
-    loop.add_reader(fd, lanes.drain)
-
-    def end() -> None:
-        loop.remove_reader(fd)
-
-    return end
-
-
 class FastAPIApplication:
     """Of this package."""
 
@@ -89,7 +79,7 @@ class FastAPIApplication:
         return {"routes": routes, "redirect_slashes": self.app.redirect_slashes}
 
     def attend(self, loop: asyncio.AbstractEventLoop, lanes: "Lanes") -> Callable[[], None]:
-        return attend_on_loop(loop, lanes)
+        return attend(loop, lanes)
 
     def fail(self, error: BaseException, exchange: "Exchange") -> "Answer":
         return self.app.fail(error)

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mutab
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from fasterapi._application import attend_on_loop
 from fasterapi._files import copy_file, open_file
 from fasterapi._load import is_coroutine_callable, is_double_callable
+from fasterapi._loop import attend
 from fasterapi._threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class AsgiApplication:
         return {"routes": [], "catch_all": True}
 
     def attend(self, loop: asyncio.AbstractEventLoop, lanes: "Lanes") -> Callable[[], None]:
-        return attend_on_loop(loop, lanes)
+        return attend(loop, lanes)
 
     def fail(self, error: BaseException, exchange: "Exchange") -> "Answer":
         if error.__traceback__ is None:
@@ -170,8 +170,10 @@ class AsgiApplication:
         file = await self._threads.run(open_file, path)
         with contextlib.closing(file):
             size = (await self._threads.run(file.seek, 0, 2)) or 0
-            cycle.begin(size)
+            trails = cycle.begin(size)
             if exchange.method == "HEAD":
-                await exchange.write(b"", end=True)
+                await exchange.write(b"", end=not trails)
             else:
-                await copy_file(file, range(size), exchange, self._threads)
+                await copy_file(file, range(size), exchange, self._threads, end=not trails)
+            if trails:
+                cycle.await_trailers()

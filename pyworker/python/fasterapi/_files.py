@@ -54,16 +54,16 @@ def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
     return file
 
 
-async def copy_file(file: IO[bytes], wanted: range, exchange: "Exchange", threads: "ThreadPool") -> None:
-    """Writes these bytes of a file as the whole of a body."""
+async def copy_file(file: IO[bytes], wanted: range, exchange: "Exchange", threads: "ThreadPool", *, end: bool = True) -> None:
+    """Writes these bytes of a file as the whole of a body, and ends it unless that is for somebody else to do."""
     at = wanted.start
     while True:
         piece = await threads.run(os.pread, file.fileno(), min(_CHUNK_SIZE, wanted.stop - at), at)
         at += len(piece)
         # A file that was cut meanwhile ends here, which the length then belies: the client sees it.
-        end = at >= wanted.stop or not piece
-        await exchange.write(piece, end=end)
-        if end:
+        last = at >= wanted.stop or not piece
+        await exchange.write(piece, end=last and end)
+        if last:
             return
 
 

@@ -1,13 +1,19 @@
-"""The worker's event loop: asyncio's own, with the lanes in its selector.
+"""The worker's event loop: asyncio's own with the lanes in its selector, or uvloop.
 
 Records that arrive while the loop is awake are seen without a system call, and before it sleeps the loop spins for a moment
 on the lanes' memory. The native side runs a handler's first step outside any task, so `asyncio.current_task` asks it too.
 """
 
 import asyncio
+import logging
 import selectors
+import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+log = logging.getLogger("fasterapi.worker")
+
+LoopKind = Literal["auto", "asyncio", "uvloop"]
 
 
 class Doorbell(Protocol):
@@ -17,6 +23,13 @@ class Doorbell(Protocol):
     def pending(self) -> bool: ...
     def before_block(self) -> bool: ...
     def flush(self) -> bool: ...
+
+
+class Records(Doorbell, Protocol):
+    """What `attend` needs of them."""
+
+    def drain(self) -> None: ...
+    def on_use(self, callback: Callable[[], Any]) -> None: ...
 
 
 Ready = list[tuple[selectors.SelectorKey, int]]
@@ -76,6 +89,76 @@ class RingSelector(selectors.EpollSelector):
         self._busy_turns = 0
         doorbell = rung[0][0]
         return rung + [entry for entry in super().select(0) if entry[0].fd != doorbell.fd]
+
+
+class LoopMissing(Exception):
+    """The event loop that was asked for is not installed."""
+
+
+def new_loop(kind: LoopKind, lanes: Doorbell) -> asyncio.AbstractEventLoop:
+    """The loop of this kind; `auto` is uvloop where it is installed: as fast with handlers that do not wait, and much faster with
+    those that wait for sockets."""
+    if kind == "asyncio":
+        return asyncio.SelectorEventLoop(RingSelector(lanes))
+    try:
+        import uvloop
+    except ImportError as error:
+        if kind == "auto":
+            return asyncio.SelectorEventLoop(RingSelector(lanes))
+        raise LoopMissing(
+            f"--loop uvloop: {sys.executable} has no package uvloop; install it there, or use --loop asyncio"
+        ) from error
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def attend(loop: asyncio.AbstractEventLoop, lanes: Records) -> Callable[[], None]:
+    """Has the loop take what arrives in the lanes; returns what ends that."""
+    fd = lanes.fileno()
+    take = lanes.drain if isinstance(loop, asyncio.SelectorEventLoop) else _Turns(loop, lanes).take
+    loop.add_reader(fd, take)
+
+    def end() -> None:
+        loop.remove_reader(fd)
+
+    return end
+
+
+class _Turns:
+    """What RingSelector does, for a loop that has no place for a selector: a callback behind those that are ready.
+
+    Invariant: the doorbell is armed, or a turn is due.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, lanes: Records) -> None:
+        self._loop, self._lanes = loop, lanes
+        self._due = False
+        lanes.on_use(self._plan)
+        self._plan()
+
+    def take(self) -> None:
+        """The doorbell was rung."""
+        self._plan()
+        self._lanes.drain()
+
+    def _plan(self) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._due = False
+        lanes = self._lanes
+        try:
+            woken = lanes.flush()
+            if lanes.pending():
+                self.take()
+            elif woken or lanes.before_block():
+                self._plan()
+        except RuntimeError as error:
+            # The loop would only log it, and the worker live on without its lanes.
+            log.critical("%s", error)
+            raise SystemExit(1) from error
 
 
 def patch_current_task(current: Callable[[], Any], serving: asyncio.AbstractEventLoop) -> Callable[[], None]:

@@ -119,8 +119,11 @@ class Cycle:
     def send(self, message: dict[str, Any]) -> Awaitable[None]:
         """Takes a message; awaiting it waits while the client is slower than the application. Awaiting it raises ClientDisconnected
         when the client went away, RuntimeError for a message out of place, TypeError, ValueError and KeyError for a wrong one."""
-    def begin(self, length: int) -> None:
-        """Starts the response that is held, with this length unless the application has named another."""
+    def begin(self, length: int) -> bool:
+        """Starts the response that is held, with this length unless the application has named another or announced trailers. True
+        for trailers: `await_trailers` is to follow the body, which is not ended."""
+    def await_trailers(self) -> None:
+        """The body is written; the trailers may come."""
 
 class SocketCycle:
     """One WebSocket, as an application sees it. `receive` and `send` are ASGI's; the rest is the native interface's, and
@@ -205,6 +208,9 @@ class Lanes:
     def flush(self) -> bool:
         """Publishes what was written and rings where the edge sleeps. True when somebody was woken who waited for room: the
         loop has something to run."""
+    def on_use(self, callback: Callable[[], Any]) -> None:
+        """Has `callback` called when the lanes are used outside `drain` and `flush`, once until the next `flush`: what was written
+        waits for that. For a loop that does not flush before it sleeps. On the loop's thread; once."""
     def work(self) -> None:
         """The life of one thread of a WSGI application: takes records and runs requests until `dismiss`. Any number of threads may
         be in here, instead of a loop in `drain`. RuntimeError when the edge broke the lane, as of `drain`."""

@@ -23,7 +23,7 @@ from fasterapi._application import Application, FastAPIApplication
 from fasterapi._asgi import AsgiApplication, LifespanMode
 from fasterapi._control import Control, ControlClosed
 from fasterapi._load import AnyInterface, load
-from fasterapi._loop import RingSelector, patch_current_task
+from fasterapi._loop import LoopKind, LoopMissing, new_loop, patch_current_task
 from fasterapi._response import encode
 from fasterapi._wsgi import WsgiApplication
 
@@ -57,6 +57,7 @@ class Attach(TypedDict, total=False):
     root_path: str
     lifespan: LifespanMode
     threads: int
+    loop: LoopKind
 
 
 class _Failed(Exception):
@@ -93,7 +94,10 @@ def _run(control: Control) -> int:
             lanes = _native.Lanes(line, fds)
         except Exception as error:
             raise _Failed("startup") from error
-        loop = asyncio.SelectorEventLoop(RingSelector(lanes))
+        try:
+            loop = new_loop(attach.get("loop", "auto"), lanes)
+        except LoopMissing as error:
+            raise _Failed("startup") from error
         asyncio.set_event_loop(loop)
         undo = patch_current_task(lanes.current_task, loop)
         try:
@@ -106,12 +110,14 @@ def _run(control: Control) -> int:
         return 0
     except _Failed as failure:
         cause = failure.__cause__ or failure
+        # Where it was found missing says nothing.
+        said_all = isinstance(cause, LoopMissing)
         control.send(
             "failed",
             {
                 "stage": failure.stage,
-                "error": " ".join(traceback.format_exception_only(cause)[-1].split()),
-                "traceback": "".join(traceback.format_exception(cause)),
+                "error": str(cause) if said_all else " ".join(traceback.format_exception_only(cause)[-1].split()),
+                "traceback": "" if said_all else "".join(traceback.format_exception(cause)),
             },
         )
         return EXIT_FAILED

@@ -152,6 +152,7 @@ impl Case {
             content_length: None,
             peer: None,
             secure: false,
+            tls: None,
             websocket: false,
             body: &[],
             end: false,

@@ -125,6 +125,7 @@ mod tests {
             content_length: None,
             peer: None,
             secure: false,
+            tls: None,
             websocket: false,
             body,
             end,

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod h2;
+mod h3;
 mod tls;
 
 use std::time::Instant;
 
 pub use h2::{Seen, h2_events, h2_session};
+pub use h3::h3_datagram;
 pub use tls::tls_records;
 
 use super::{
@@ -323,6 +325,11 @@ mod tests {
     #[test]
     fn corpus_of_h2_session() {
         replay("h2_session", super::h2_session);
+    }
+
+    #[test]
+    fn corpus_of_h3_datagram() {
+        replay("h3_datagram", super::h3_datagram);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The buffers that QUIC keeps stream data in, counted where they are ours: what was sent, or is to be, and was not acknowledged.
+//! The buffers that QUIC keeps what we send in, counted: how many bytes were not acknowledged, or not even sent.
 //!
 //! Invariant: a [`Held`] says how many bytes of its connection's pieces are alive; a piece lives until its last byte was
-//! acknowledged or its stream was reset. Deliberately absent: a bound; the engine keeps to one.
+//! acknowledged or its stream was reset. Deliberately absent: a bound, to which the engine keeps; what is received, for
+//! which quiche has buffers of its own, one for each STREAM frame that cannot be read yet.
 
 use std::{
     cell::Cell,
@@ -13,7 +14,7 @@ use quiche::{BufFactory, BufSplit};
 /// The connections that the engine runs on.
 pub type Quic = quiche::Connection<Buffers>;
 
-/// Makes what quiche stores stream data in; accept connections with it.
+/// Makes what quiche stores sent data in; accept connections with it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Buffers;
 
@@ -22,7 +23,7 @@ impl BufFactory for Buffers {
     type DgramBuf = Vec<u8>;
 
     fn buf_from_slice(bytes: &[u8]) -> Piece {
-        Piece { data: Data::Received(Rc::from(bytes)), start: 0, end: bytes.len() }
+        Piece { data: Data::Copied(Rc::from(bytes)), start: 0, end: bytes.len() }
     }
 
     fn dgram_buf_from_slice(bytes: &[u8]) -> Vec<u8> {
@@ -40,9 +41,9 @@ pub struct Piece {
 
 #[derive(Clone, Debug)]
 enum Data {
-    /// Bounded by the windows that we announced.
-    Received(Rc<[u8]>),
-    Sent(Rc<Sent>),
+    /// Made by quiche itself: short, and not of responses.
+    Copied(Rc<[u8]>),
+    Counted(Rc<Sent>),
 }
 
 /// Bytes that count until they are dropped.
@@ -65,14 +66,14 @@ impl Piece {
     pub(super) fn new(bytes: Vec<u8>, held: &Held) -> Self {
         held.0.held.set(held.0.held.get() + bytes.len());
         let end = bytes.len();
-        Self { data: Data::Sent(Rc::new(Sent { bytes, held: held.clone() })), start: 0, end }
+        Self { data: Data::Counted(Rc::new(Sent { bytes, held: held.clone() })), start: 0, end }
     }
 
     /// What tells whether it is still held.
     pub(super) fn watch(&self) -> Weak<Sent> {
         match &self.data {
-            Data::Received(_) => Weak::new(),
-            Data::Sent(sent) => Rc::downgrade(sent),
+            Data::Copied(_) => Weak::new(),
+            Data::Counted(sent) => Rc::downgrade(sent),
         }
     }
 }
@@ -80,8 +81,8 @@ impl Piece {
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
         let bytes: &[u8] = match &self.data {
-            Data::Received(bytes) => bytes,
-            Data::Sent(sent) => &sent.bytes,
+            Data::Copied(bytes) => bytes,
+            Data::Counted(sent) => &sent.bytes,
         };
         bytes.get(self.start..self.end).unwrap_or_default()
     }
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_received_is_not_counted_and_splits_alike() {
+    fn what_quiche_copies_is_not_counted_and_splits_alike() {
         let mut front = Buffers::buf_from_slice(b"abc");
         let rest = front.split_at(5);
         assert_eq!((front.as_ref(), rest.as_ref()), (&b"abc"[..], &b""[..]));

@@ -11,8 +11,9 @@
 //! connection and its identifiers can go.
 //!
 //! Invariant: what a client can make this hold is bounded. Of requests: [`H3_CONNECTION_WINDOW`] in QUIC's buffers (heads
-//! too: each is left there until it is whole) and as much again that workers have not taken, [`EXCHANGE_WINDOW`] for each
-//! stream. Of responses: [`H3_UNACKED_SIZE_MAX`] in QUIC's buffers and one head per stream. Streams: [`H3_STREAMS_MAX`].
+//! too: each is left there until it is whole), which keep each STREAM frame apart and so are bounded by the budget of bytes
+//! at worst: for three bytes of a frame that cannot be read yet, some hundred of memory; and [`H3_UNRETURNED_MAX`] that
+//! workers have not taken, [`EXCHANGE_WINDOW`] for each stream. Of responses: [`H3_UNACKED_SIZE_MAX`] in QUIC's buffers and one head per stream. Streams: [`H3_STREAMS_MAX`].
 //! What it can make this *do* without being served is bounded by the [`budget`]s. Every stream that was reported ends by
 //! the caller's answer or by exactly one `Reset`.
 //!
@@ -59,7 +60,7 @@ use super::{
 use crate::limits::{
     BODY_SIZE_MAX, BODY_TIMEOUT, EXCHANGE_WINDOW, H3_CONNECTION_WINDOW, H3_QUANTUM,
     H3_STREAM_WINDOW, H3_STREAMS_MAX, H3_UNACKED_SIZE_MAX, H3_UNI_STREAMS_MAX, H3_UNI_WINDOW,
-    H3_UNSENT_SIZE_MAX, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT,
+    H3_UNRETURNED_MAX, H3_UNSENT_SIZE_MAX, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT,
 };
 use budget::{Budgets, Exhausted};
 use buffers::{Held, Sent};
@@ -299,9 +300,9 @@ impl H3 {
         let bytes = bytes.min(entry.unreturned);
         entry.unreturned -= bytes;
         entry.last_data = now;
-        let was_full = self.unreturned >= H3_CONNECTION_WINDOW;
+        let was_full = self.unreturned >= H3_UNRETURNED_MAX;
         self.unreturned -= bytes;
-        if was_full && self.unreturned < H3_CONNECTION_WINDOW {
+        if was_full && self.unreturned < H3_UNRETURNED_MAX {
             self.feed_starved();
         } else {
             self.feed(stream);

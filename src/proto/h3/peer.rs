@@ -218,15 +218,20 @@ impl Pair {
 
     /// One flight in each direction. True if anything moved.
     pub(crate) fn round(&mut self, events: &mut Vec<Event>) -> bool {
-        let before = events.len();
+        self.round_with(|_, event| events.push(event))
+    }
+
+    /// The same; an event is dealt with while the head is still that of its request.
+    pub(crate) fn round_with(&mut self, mut deal: impl FnMut(&mut Self, Event)) -> bool {
         self.client_sends();
         let sent = !self.to_server.is_empty();
+        let mut dealt = false;
         for mut datagram in self.weather.carry(&mut self.to_server) {
             self.give(&mut datagram);
             // As a shard does: as soon as something has arrived.
-            self.poll(events);
+            dealt |= self.deal(&mut deal);
         }
-        self.poll(events);
+        dealt |= self.deal(&mut deal);
         self.server_sends();
         let answered = !self.to_client.is_empty();
         for mut datagram in self.weather.carry(&mut self.to_client) {
@@ -234,7 +239,16 @@ impl Pair {
             // A server's mistake would show in what the client sees.
             let _: quiche::Result<usize> = self.client.recv(&mut datagram, info);
         }
-        sent || answered || events.len() > before
+        sent || answered || dealt
+    }
+
+    fn deal(&mut self, deal: &mut impl FnMut(&mut Self, Event)) -> bool {
+        let mut dealt = false;
+        while let Some(event) = self.engine.poll_event(&mut self.head, self.now) {
+            deal(self, event);
+            dealt = true;
+        }
+        dealt
     }
 
     /// Hands a datagram to the engine, as if the client had sent it.
@@ -245,9 +259,7 @@ impl Pair {
     }
 
     pub(crate) fn poll(&mut self, events: &mut Vec<Event>) {
-        while let Some(event) = self.engine.poll_event(&mut self.head, self.now) {
-            events.push(event);
-        }
+        self.deal(&mut |_, event| events.push(event));
     }
 
     fn client_sends(&mut self) {

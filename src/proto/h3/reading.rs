@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     limits::{
-        EXCHANGE_WINDOW, H3_CONNECTION_WINDOW, H3_DISCARDED_MAX, H3_LINGERING_MAX,
-        H3_PIECE_SIZE_MAX, HEAD_SIZE_MAX,
+        EXCHANGE_WINDOW, H3_DISCARDED_MAX, H3_LINGERING_MAX, H3_PIECE_SIZE_MAX, H3_UNRETURNED_MAX,
+        HEAD_SIZE_MAX,
     },
     proto::{
         error::Refusal,
@@ -122,7 +122,7 @@ impl H3 {
             }
             Awaits::Data(left) => {
                 let room = (EXCHANGE_WINDOW.saturating_sub(stream.unreturned))
-                    .min(H3_CONNECTION_WINDOW.saturating_sub(self.unreturned))
+                    .min(H3_UNRETURNED_MAX.saturating_sub(self.unreturned))
                     .saturating_sub(body.len());
                 stream.is_starved = room == 0;
                 let room = room.min(H3_PIECE_SIZE_MAX - body.len().min(H3_PIECE_SIZE_MAX));

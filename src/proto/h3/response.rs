@@ -19,7 +19,8 @@ use crate::{
     },
 };
 
-type Pairs<'a> = Vec<(Cow<'a, [u8]>, Cow<'a, [u8]>)>;
+/// A name and its value.
+type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 /// Appends the head of a final response, and says what follows it.
 pub(super) fn head(
@@ -81,7 +82,7 @@ pub(super) fn trailers(
 fn fields<'a>(
     head: &ResponseHead<'a>,
     status: bool,
-    pairs: &mut Pairs<'a>,
+    pairs: &mut Vec<Pair<'a>>,
 ) -> Result<Given, BadResponse> {
     if head.fields.len() > HEAD_FIELDS_MAX {
         return Err(BadResponse::TooManyFields);
@@ -101,7 +102,7 @@ fn fields<'a>(
 }
 
 /// Appends a HEADERS frame.
-fn encode(pairs: &[(Cow<'_, [u8]>, Cow<'_, [u8]>)], out: &mut Vec<u8>) -> Result<(), BadResponse> {
+fn encode(pairs: &[Pair<'_>], out: &mut Vec<u8>) -> Result<(), BadResponse> {
     // No field takes more than its bytes and its lengths.
     let bound: usize = pairs.iter().map(|(name, value)| name.len() + value.len() + 20).sum();
     let mut block = vec![0; bound + 2];

@@ -228,6 +228,7 @@ impl H3 {
         let mut due = Vec::new();
         // Since when a body is awaited: the one that is awaited longest.
         let mut since: Option<Instant> = None;
+        // What slow workers leave lying may have closed QUIC's window, for all streams.
         let crowded = self.unreturned >= H3_CONNECTION_WINDOW / 2;
         // A slow network is shared by all that wait for it, and is not the fault of one.
         let blocked = self.streams.iter().filter(|(_, stream)| stream.blocked.is_some()).count();

@@ -24,7 +24,7 @@ use thiserror::Error;
 
 pub use config::{ClientCa, Options, ServerConfig, Version};
 pub use identity::{CertificateError, Fault, Identity, PemFile};
-pub use session::{Progress, Session};
+pub use session::{ClientCertificate, Progress, Session};
 pub use tickets::TicketKeys;
 
 /// Why a connection cannot go on. Close it once the output is sent: an alert may be in it.

@@ -12,12 +12,15 @@ use std::{
 
 use boring::{
     error::ErrorStack,
-    ssl::{Error, ErrorCode, NameType, Ssl, SslStream},
+    ssl::{Error, ErrorCode, NameType, Ssl, SslRef, SslStream},
+    x509::X509NameRef,
 };
 
 use super::{TlsError, config::Version, reason};
 use crate::limits;
 
+/// How names are written: RFC 4514, ASCII (OpenSSL's XN_FLAG_RFC2253, its predecessor, whose output conforms to both).
+const NAME_FORMAT: i32 = 0x0111_0317;
 /// Type, version and length of a record.
 const HEADER_SIZE: usize = 5;
 /// What a record adds to its plaintext at most: header, nonce, tag, padding to a block, inner type.
@@ -34,6 +37,17 @@ pub enum Progress {
     Open,
     /// The client has sent its last byte, and said so (`close_notify`); it still reads.
     Ended,
+}
+
+/// What a client has proved to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate's subject, in RFC 4514's form; empty where it is beyond the bound.
+    pub subject: String,
+    /// Its issuer, likewise.
+    pub issuer: String,
+    /// DER, one after another: the certificate, then issuers that the client sent along.
+    pub chain: Vec<u8>,
 }
 
 /// See the module.
@@ -266,11 +280,56 @@ impl Session {
     /// # Errors
     /// When memory ran out.
     pub fn peer_certificates(&self) -> Result<Vec<Vec<u8>>, TlsError> {
-        let ssl = self.stream.ssl();
-        let Some(leaf) = ssl.peer_certificate() else { return Ok(Vec::new()) };
-        let issuers = ssl.peer_cert_chain().into_iter().flatten();
-        let all = std::iter::once(leaf.to_der()).chain(issuers.map(|issuer| issuer.to_der()));
-        all.collect::<Result<_, _>>().map_err(|error| TlsError::System(reason(&error)))
+        peer_certificates(self.stream.ssl())
+    }
+}
+
+fn peer_certificates(ssl: &SslRef) -> Result<Vec<Vec<u8>>, TlsError> {
+    let Some(leaf) = ssl.peer_certificate() else { return Ok(Vec::new()) };
+    let issuers = ssl.peer_cert_chain().into_iter().flatten();
+    let all = std::iter::once(leaf.to_der()).chain(issuers.map(|issuer| issuer.to_der()));
+    all.collect::<Result<_, _>>().map_err(|error| TlsError::System(reason(&error)))
+}
+
+impl Session {
+    /// Who the client is, in at most `size_max` bytes; `None` without `client_ca`. Its own certificate comes first; of what does
+    /// not fit there is nothing: a name is empty, the chain ends before that certificate.
+    ///
+    /// # Errors
+    /// When memory ran out.
+    pub fn client_certificate(
+        &self,
+        size_max: usize,
+    ) -> Result<Option<ClientCertificate>, TlsError> {
+        ClientCertificate::of(self.stream.ssl(), size_max)
+    }
+}
+
+impl ClientCertificate {
+    /// [`Session::client_certificate`] of a session that somebody else drives, as QUIC does.
+    ///
+    /// # Errors
+    /// When memory ran out.
+    pub fn of(ssl: &SslRef, size_max: usize) -> Result<Option<Self>, TlsError> {
+        let Some(leaf) = ssl.peer_certificate() else { return Ok(None) };
+        let mut left = size_max;
+        let mut fits = |size: usize| {
+            let rest = left.checked_sub(size);
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        };
+        let certificates = peer_certificates(ssl)?;
+        let mut certificates = certificates.iter();
+        let own = certificates.next().filter(|own| fits(own.len()));
+        let mut name = |name: &X509NameRef| {
+            name.print_ex(NAME_FORMAT).filter(|name| fits(name.len())).unwrap_or_default()
+        };
+        let (subject, issuer) = (name(leaf.subject_name()), name(leaf.issuer_name()));
+        let mut chain = own.cloned().unwrap_or_default();
+        for certificate in certificates.take_while(|next| own.is_some() && fits(next.len())) {
+            chain.extend_from_slice(certificate);
+        }
+        Ok(Some(Self { subject, issuer, chain }))
     }
 }
 

@@ -112,6 +112,20 @@ fn input_beyond_its_bound_pauses_the_receive_and_the_answer_resumes_it() {
 }
 
 #[test]
+fn a_client_that_resets_while_its_input_waits_is_gone_at_once() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n");
+    stage.take();
+    let next = b"GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n";
+    stage.send(client, &next.repeat(limits::INPUT_SIZE_MAX / next.len() + 1));
+    assert!(!stage.is_receiving(client));
+    stage.hangs_up(client);
+    assert!(stage.shard.core.connections.is_empty());
+    assert_eq!(stage.gauge(|gauges| &gauges.abandoned), 1);
+}
+
+#[test]
 fn a_request_that_arrives_after_the_drain_began_is_answered_with_close() {
     let mut stage = Stage::new();
     let client = stage.connect();

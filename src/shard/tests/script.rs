@@ -26,7 +26,7 @@ use crate::{
     },
     limits,
     pool::{Incarnation, Link, Load, WorkerId},
-    proto::{h1, route::Routes, tls::ServerConfig},
+    proto::{forwarded::Trusted, h1, route::Routes, tls::ServerConfig},
     shard::{
         Command, Gauges, Handle, HttpVersions, Limits, Listener, ListenerKind, Neighbour, Options,
         QuicOptions, Report, TlsOptions, WebSocketOptions,
@@ -44,6 +44,7 @@ pub(super) struct Kernel {
     completions: Vec<Completion>,
     accepts: Vec<Token>,
     recvs: Vec<Token>,
+    hang_ups: Vec<Token>,
     sends: Vec<(Token, Vec<u8>)>,
     cancelled: Vec<Token>,
     polls: Vec<Token>,
@@ -97,7 +98,16 @@ impl Driver for Kernel {
         self.polls.push(token);
     }
 
+    fn hang_up(&mut self, _: BorrowedFd<'_>, token: Token) {
+        assert!(!self.hang_ups.contains(&token), "one at a time");
+        self.hang_ups.push(token);
+    }
+
     fn cancel(&mut self, token: Token) {
+        if let Some(at) = self.hang_ups.iter().position(|other| *other == token) {
+            self.hang_ups.swap_remove(at);
+            self.push(token, Event::Failed(Errno::CANCELED), false);
+        }
         if let Some(at) = self.recvs.iter().position(|other| *other == token) {
             self.recvs.swap_remove(at);
             self.push(token, Event::Failed(Errno::CANCELED), false);
@@ -200,6 +210,7 @@ impl Stage {
             completions: Vec::new(),
             accepts: Vec::new(),
             recvs: Vec::new(),
+            hang_ups: Vec::new(),
             sends: Vec::new(),
             cancelled: Vec::new(),
             polls: Vec::new(),
@@ -224,6 +235,7 @@ impl Stage {
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),
+            trusted: Trusted::default(),
             gauges: Arc::clone(&gauges),
             spin_max: Duration::ZERO,
             access_log: true,
@@ -337,6 +349,16 @@ impl Stage {
         let kernel = &mut self.shard.driver;
         kernel.recvs.retain(|other| *other != client);
         kernel.push(client, Event::Failed(Errno::CONNRESET), false);
+        self.settle();
+    }
+
+    /// The client resets while nothing is received from it.
+    pub(super) fn hangs_up(&mut self, client: Token) {
+        let kernel = &mut self.shard.driver;
+        let token = Token { kind: kind::HANG_UP, ..client };
+        let at = kernel.hang_ups.iter().position(|other| *other == token).expect("it is watched");
+        kernel.hang_ups.swap_remove(at);
+        kernel.push(token, Event::HungUp, false);
         self.settle();
     }
 

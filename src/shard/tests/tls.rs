@@ -115,6 +115,9 @@ fn take_secure(stage: &mut Stage) -> u64 {
     match stage.lane.receive().unwrap() {
         Some((id, ToWorker::Request(request))) => {
             assert!(request.secure);
+            let tls = request.tls.unwrap();
+            assert_eq!((tls.version, tls.certificate), (0x0304, None));
+            assert!((0x1301..=0x1303).contains(&tls.cipher_suite), "{:04x}", tls.cipher_suite);
             id
         }
         other => panic!("{other:?}"),

@@ -26,6 +26,7 @@ const RECV: u8 = 2;
 const SEND: u8 = 3;
 const POLL: u8 = 4;
 const SHUTDOWN: u8 = 5;
+const HANG_UP: u8 = 6;
 
 /// Longer than any of this takes; only a lost completion runs into it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -172,6 +173,22 @@ fn one_recv_yields_many_completions() {
         assert_eq!(consume(&mut uring, received), [round; 10]);
     }
     assert_eq!(uring.stats().submissions, 1);
+}
+
+#[test]
+fn a_reset_is_told_behind_data_that_nobody_has_received() {
+    let mut uring = uring();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    client.write_all(b"unread").unwrap();
+    uring.hang_up(ours.as_fd(), token(HANG_UP, 1));
+    assert!(poll(&mut uring).is_empty(), "data is no hang-up");
+    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+    drop(client);
+    let told = take_one(&mut uring);
+    assert_eq!((told.token, told.more), (token(HANG_UP, 1), false));
+    assert!(matches!(told.event, Event::HungUp), "{told:?}");
 }
 
 #[test]

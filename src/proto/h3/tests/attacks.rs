@@ -185,6 +185,26 @@ fn one_byte_frames_are_not_read_one_by_one() {
 }
 
 #[test]
+fn a_body_in_pieces_of_one_byte_that_cannot_be_read_ends_the_connection() {
+    // Each piece is kept apart by QUIC, at a hundred times its size. That it is in order makes no difference: no credit.
+    let mut raw = Raw::open_with(WIDE, super::options(1 << 30));
+    raw.begin(0, &head(&POST), false);
+    raw.send(0, &frame(DATA, &vec![7; EXCHANGE_WINDOW]), false);
+    let mut length = Vec::new();
+    put_varint(1 << 20, &mut length);
+    raw.send(0, &[&[0][..], &length].concat(), false);
+    let before = raw.client.stats().sent_bytes;
+    while !raw.engine.is_closed() {
+        // One byte in each datagram: the smallest pieces that quiche's client can be had to send.
+        raw.client.stream_send(0, b"x", false).expect("the window is open");
+        raw.run();
+    }
+    let sent = raw.client.stats().sent_bytes - before;
+    assert!(sent <= H3_BYTES_MAX / 4, "{sent} bytes");
+    assert_eq!(raw.closed_with(), EXCESSIVE_LOAD);
+}
+
+#[test]
 fn a_field_section_that_grows_when_it_is_decoded_is_refused() {
     // 30 KB that name an entry of the static table each byte: 30,000 fields.
     let mut bomb = vec![0, 0];
@@ -223,10 +243,13 @@ fn a_dynamic_table_that_we_did_not_offer_is_not_used() {
     raw.begin(0, &head(&GET), true);
 }
 
+/// What is sent on which stream, and whether it ends there.
+type Sent = (u64, Vec<u8>, bool);
+
 #[test]
 fn critical_streams_come_once_and_stay() {
     let settings = frame(4, &[]);
-    let cases: [(&[(u64, Vec<u8>, bool)], u64); 12] = [
+    let cases: [(&[Sent], u64); 12] = [
         // Two of a kind: H3_STREAM_CREATION_ERROR.
         (&[(6, vec![0], false)], 0x103),
         (&[(6, vec![2], false), (10, vec![2], false)], 0x103),

@@ -288,6 +288,22 @@ fn a_handshake_that_does_not_end_is_given_up() {
 }
 
 #[test]
+fn requests_that_are_held_are_begun_when_that_is_over() {
+    let mut raw = Raw::open();
+    let stream = raw.begin(0, &head(&POST), false);
+    raw.engine.hold_requests(true);
+    assert_eq!(raw.send(4, &head(&GET), true), []);
+    assert!(!raw.engine.has_news());
+    // What is under way goes on.
+    let body = Event::Body { stream, data: bytes::Bytes::from_static(b"x"), end: true };
+    assert_eq!(raw.send(0, &frame(0, b"x"), true), [body]);
+    raw.engine.hold_requests(false);
+    assert!(raw.engine.has_news());
+    let events = raw.run();
+    assert!(matches!(events[..], [Event::Request { end: true, .. }]), "{events:?}");
+}
+
+#[test]
 fn any_datagram_may_come_at_any_time() {
     let mut raw = Raw::open();
     for len in [1, 20, 100, 1200] {

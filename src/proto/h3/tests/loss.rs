@@ -9,6 +9,7 @@ use super::{
 use crate::{
     limits::EXCHANGE_WINDOW,
     proto::{
+        fuzzing::h3_datagram,
         h3::peer::{Pair, WIDE, Weather},
         head::BodyLength,
         stream::Event,
@@ -17,7 +18,8 @@ use crate::{
 
 /// Bytes that tell where they belong.
 fn source(len: usize, seed: u64) -> Vec<u8> {
-    (0..len as u64).map(|at| (at.wrapping_mul(31).wrapping_add(at >> 8) ^ seed) as u8).collect()
+    let byte = |at: u64| (at.wrapping_mul(31).wrapping_add(at >> 8) ^ seed).to_le_bytes()[0];
+    (0..len as u64).map(byte).collect()
 }
 
 /// Sends a body to the server and has it sent back, all at once on some streams.
@@ -148,4 +150,34 @@ proptest! {
         let ends = events.iter().filter(|event| matches!(event, Event::Body { end: true, .. }));
         prop_assert_eq!(ends.count(), 1);
     }
+
+    #[test]
+    fn any_orders_of_a_client_hold_the_invariants(
+        start: u8,
+        orders in prop::collection::vec(orders(), 0..24),
+        rest in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        h3_datagram(&[&[start], orders.concat().as_slice(), &rest].concat());
+    }
+}
+
+/// Orders for [`h3_datagram`], well-formed and not, so that random ones get far.
+fn orders() -> impl Strategy<Value = Vec<u8>> {
+    let bytes = prop_oneof![
+        3 => Just(super::raw::head(&GET)),
+        3 => Just(super::raw::head(&POST)),
+        2 => prop::collection::vec(any::<u8>(), 0..40).prop_map(|body| super::raw::frame(0, &body)),
+        1 => (0..16_u64, prop::collection::vec(any::<u8>(), 0..20))
+            .prop_map(|(kind, payload)| super::raw::frame(kind, &payload)),
+        1 => Just([&[0][..], &super::raw::frame(4, &[])].concat()),
+        1 => prop::collection::vec(any::<u8>(), 0..30),
+    ];
+    prop_oneof![
+        12 => (0..128_u8, bytes).prop_map(|(order, bytes)| {
+            let len = u8::try_from(bytes.len()).expect("short");
+            [&[order & 0x73, len], bytes.as_slice()].concat()
+        }),
+        3 => (128..192_u8).prop_map(|order| vec![order & 0xf3]),
+        2 => (224..=255_u8).prop_map(|order| vec![order]),
+    ]
 }

@@ -4,7 +4,7 @@ use boring::{ssl::SslVersion, x509::X509};
 
 use super::world::{AUTHORITY, Authority, Failure, OPTIONS, Pipe, SERVER, file, keys, now, server};
 use crate::proto::tls::{
-    ClientCa, Options, ServerConfig, TlsError, Version,
+    ClientCa, ClientCertificate, Options, ServerConfig, TlsError, Version,
     client::{Household, Wishes},
     dev::{KeyKind, LOCAL_NAMES, self_signed},
 };
@@ -168,11 +168,30 @@ fn with_client_ca_only_its_clients_get_in() {
 }
 
 #[test]
+fn a_client_is_named_as_its_certificate_says_in_so_many_bytes_as_there_are() {
+    let config = server(&with_client_ca(&AUTHORITY));
+    let good = AUTHORITY.issue(&["client"]);
+    let wishes = Wishes { certificate: Some((&good.certificate, &good.key)), ..Wishes::default() };
+    let mut pipe = Pipe::open(&config, &wishes);
+    pipe.talk(usize::MAX, b"ping", b"pong");
+    let der = good.certificate.to_der().unwrap();
+    let found = |size_max| pipe.session.client_certificate(size_max).unwrap().unwrap();
+    let all = found(4096);
+    assert_eq!((all.subject.as_str(), all.issuer.as_str()), ("CN=client", "CN=tests"));
+    assert!(all.chain == der);
+    let names = found(der.len() - 1);
+    assert_eq!((names.subject.as_str(), names.chain.len()), ("CN=client", 0));
+    assert_eq!(found(der.len() + 8), ClientCertificate { subject: String::new(), ..all });
+    assert_eq!(found(0), ClientCertificate::default());
+}
+
+#[test]
 fn without_client_ca_no_certificate_is_asked_for() {
     let good = AUTHORITY.issue(&["client"]);
     let wishes = Wishes { certificate: Some((&good.certificate, &good.key)), ..Wishes::default() };
     let pipe = Pipe::open(&server(&OPTIONS), &wishes);
     assert!(pipe.session.peer_certificates().unwrap().is_empty());
+    assert_eq!(pipe.session.client_certificate(4096).unwrap(), None);
 }
 
 #[test]
