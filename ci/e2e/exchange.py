@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from typing_extensions import Self
 from wire import Fields, Response
 
 Content = bytes | Iterable[bytes]
@@ -111,7 +112,7 @@ class Client(ABC):
     def request(self, method: str, target: str, fields: Fields = (), body: Content = b"") -> Response:
         return self.begin(method, target, fields, body).response()
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

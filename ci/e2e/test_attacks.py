@@ -32,8 +32,7 @@ from peer import (
     settings,
     window,
 )
-from server import BINARY, Server, resident_kib, serving, until
-from versions import VERSIONS, missing
+from server import Server, resident_kib, serving, until
 
 GROWTH_MAX_KIB = 24 * 1024
 """Of the edge's memory under any one attack. A connection may hold a few MiB, and an allocator keeps some."""
@@ -85,8 +84,6 @@ class Watch:
 
 @pytest.fixture(scope="module", params=["h2c", "h2-tls"])
 def target(request: pytest.FixtureRequest) -> Iterator[Server]:
-    if why := missing(BINARY, VERSIONS[request.param]):
-        pytest.skip(why)
     with serving("echo:app", version=request.param) as server:
         # Whatever it is that grows with the first requests has grown.
         with server.client() as client:

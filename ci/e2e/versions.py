@@ -1,14 +1,8 @@
-"""The versions of HTTP over which the same tests run: how a server is told to speak one, and who asks in it.
+"""The versions of HTTP over which the same tests run: how a server is told to speak one, and who asks in it."""
 
-A version that the build under test does not know is skipped, found out by what its help names.
-"""
-
-import functools
 import ssl
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from exchange import Client
 from http1 import Http1
@@ -29,8 +23,6 @@ class Version:
     tls: ssl.SSLContext | None
     """Of its own connections; for QUIC there is none that `ssl` could know."""
     options: tuple[str, ...]
-    needs: str
-    """The option that tells of it."""
     client: Callable[[Address, float], Client]
     large: int
     """Bytes of a content that is large, and that a client in Python takes a second for at most."""
@@ -51,28 +43,15 @@ def _table() -> tuple[Version, ...]:
     dev = ("--tls-dev",)
     return (
         # tcp_wmem and tcp_rmem at their largest are 10 MiB together.
-        Version("h1", "http", "1.1", None, (), "--host", lambda a, t: Http1(lambda: Connection(a, t)), 20 * MIB, 12 * MIB),
+        Version("h1", "http", "1.1", None, (), lambda a, t: Http1(lambda: Connection(a, t)), 20 * MIB, 12 * MIB),
         Version(
-            *("h1-tls", "https", "1.1", UNVERIFIED, dev, "--tls-dev"),
+            *("h1-tls", "https", "1.1", UNVERIFIED, dev),
             *(lambda a, t: Http1(lambda: Connection(a, t, tls=UNVERIFIED)), 20 * MIB, 12 * MIB),
         ),
-        Version("h2c", "http", "2", None, (), "--http", lambda a, t: Http2(a, t, None), 10 * MIB, 3 * MIB),
-        Version(
-            "h2-tls", "https", "2", UNVERIFIED_H2, dev, "--http", lambda a, t: Http2(a, t, UNVERIFIED_H2), 10 * MIB, 3 * MIB
-        ),
-        Version("h3", "https", "3", None, (*dev, "--http3"), "--http3", _http3, 5 * MIB, 3 * MIB),
+        Version("h2c", "http", "2", None, (), lambda a, t: Http2(a, t, None), 10 * MIB, 3 * MIB),
+        Version("h2-tls", "https", "2", UNVERIFIED_H2, dev, lambda a, t: Http2(a, t, UNVERIFIED_H2), 10 * MIB, 3 * MIB),
+        Version("h3", "https", "3", None, (*dev, "--http3"), _http3, 5 * MIB, 3 * MIB),
     )
 
 
 VERSIONS = {version.name: version for version in _table()}
-
-
-@functools.cache
-def known_options(binary: Path) -> frozenset[str]:
-    shown = subprocess.run([binary, "run", "--help"], capture_output=True, text=True, check=True, timeout=60).stdout
-    return frozenset(word.rstrip(",") for word in shown.split() if word.startswith("--"))
-
-
-def missing(binary: Path, version: Version) -> str | None:
-    """Why a build cannot be tested with this version."""
-    return None if version.needs in known_options(binary) else f"`fasterapi run` has no {version.needs}"

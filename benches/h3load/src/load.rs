@@ -138,5 +138,6 @@ pub async fn measure(options: &Options) -> Result<Report, Box<dyn Error>> {
         .await?;
     let report = load.tally.report("requests");
     endpoint.close(VarInt::from_u32(0x100), b"");
+    endpoint.wait_idle().await;
     Ok(report)
 }
