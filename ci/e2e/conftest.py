@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import pytest
 from server import BINARY, Process, Server, serving
+from versions import VERSIONS
 
 _LOG_SHOWN = 200  # lines
 _running: list[Process] = []
@@ -24,7 +25,7 @@ class Serve(Protocol):
         env: dict[str, str] | None = None,
         app_dir: Path = ...,
         under: Sequence[str] = ...,
-        scheme: str = ...,
+        version: str = ...,
     ) -> Server: ...
 
 
@@ -74,8 +75,8 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
         raise problems[0]
 
 
-def _shared(app: str, *arguments: str, workers: int = 1, shards: int = 1, scheme: str = "http") -> Iterator[Server]:
-    with serving(app, *arguments, workers=workers, shards=shards, scheme=scheme) as server:
+def _shared(app: str, *arguments: str, workers: int = 1, shards: int = 1, version: str = "h1") -> Iterator[Server]:
+    with serving(app, *arguments, workers=workers, shards=shards, version=version) as server:
         _running.append(server)
         try:
             yield server
@@ -83,25 +84,37 @@ def _shared(app: str, *arguments: str, workers: int = 1, shards: int = 1, scheme
             _running.remove(server)
 
 
-@pytest.fixture(scope="module", params=["http", "https"])
-def scheme(request: pytest.FixtureRequest) -> str:
-    """Whatever speaks HTTP/1.1 is tested in clear and over TLS."""
+@pytest.fixture(scope="module", params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    """What is not about one version of HTTP is tested over all of them."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=["h1", "h1-tls"])
+def wire(request: pytest.FixtureRequest) -> str:
+    """What is about HTTP/1.1 is tested in clear and over TLS."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def echo(scheme: str) -> Iterator[Server]:
-    """One worker and one shard of apps/echo.py."""
-    yield from _shared("echo:app", scheme=scheme)
+def echo(wire: str) -> Iterator[Server]:
+    """One worker and one shard of apps/echo.py, for HTTP/1.1."""
+    yield from _shared("echo:app", version=wire)
 
 
 @pytest.fixture(scope="module")
 def secure() -> Iterator[Server]:
     """As `echo`, over TLS only."""
-    yield from _shared("echo:app", scheme="https")
+    yield from _shared("echo:app", version="h1-tls")
 
 
 @pytest.fixture(scope="module")
-def handlers(scheme: str) -> Iterator[Server]:
-    """One worker and one shard of apps/handling.py."""
-    yield from _shared("handling:app", scheme=scheme)
+def tags(version: str) -> Iterator[Server]:
+    """One worker and one shard of apps/echo.py, for any version."""
+    yield from _shared("echo:app", version=version)
+
+
+@pytest.fixture(scope="module")
+def handlers(version: str) -> Iterator[Server]:
+    """One worker and one shard of apps/handling.py, for any version."""
+    yield from _shared("handling:app", version=version)

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from exchange import Client, Cut, Stream
 from wire import Connection, Fields, Malformed, Response, head
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -62,9 +63,9 @@ def close(code: int, reason: str = "") -> Frame:
 
 
 class Socket:
-    """A connection behind its handshake."""
+    """A stream behind its handshake."""
 
-    def __init__(self, connection: Connection, response: Response) -> None:
+    def __init__(self, connection: Stream, response: Response) -> None:
         self.connection, self.response = connection, response
 
     def send(self, *frames: Frame) -> None:
@@ -101,7 +102,7 @@ class Socket:
         """Nothing follows but the end of the connection, an orderly one or not."""
         try:
             return self.connection.rest() == b""
-        except ConnectionResetError:
+        except (ConnectionResetError, Cut):
             return True
 
 
@@ -118,7 +119,15 @@ def ask(connection: Connection, target: str, fields: Fields = (), behind: Iterab
     return key, connection.switched()
 
 
-def upgrade(connection: Connection, target: str, fields: Fields = (), behind: Iterable[Frame] = ()) -> Socket:
+def upgrade(connection: Connection | Client, target: str, fields: Fields = (), behind: Iterable[Frame] = ()) -> Socket:
+    """Over HTTP/2 and HTTP/3 it is an extended CONNECT, whose answer is 200 and has no key to prove (RFC 8441 §5)."""
+    if isinstance(connection, Client):
+        response, stream = connection.connect(target, fields, b"".join(map(encoded, behind)))
+        assert response.status == (200 if connection.multiplexes else 101), response
+        if connection.multiplexes:
+            for name in ("upgrade", "connection", "sec-websocket-accept"):
+                assert response.all(name) == [], response
+        return Socket(stream, response)
     key, response = ask(connection, target, fields, behind)
     assert response.status == 101, response
     assert response["upgrade"].lower() == "websocket", response

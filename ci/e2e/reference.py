@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from server import START_MAX_S, Listening
+from tls import Pair
+from versions import Version
 from wire import Address
 
 PYTHON = Path(__file__).resolve().parents[2] / ".venv/bin/python"
@@ -79,3 +81,19 @@ class Gunicorn(Reference):
     ) -> None:
         how = ("--bind", "127.0.0.1:0", "--workers", "1", "--worker-class", "gthread", "--threads", "4", "--no-control-socket")
         super().__init__("gunicorn", app, *how, *arguments, python=python, uds=None, env=env, cwd=app_dir)
+
+
+class Hypercorn(Reference):
+    """Speaks every version; the clients of these tests are tried out on it."""
+
+    def __init__(self, app: str, version: Version, *, app_dir: Path, pair: Pair, python: Path = PYTHON) -> None:
+        self.version = version
+        self.listening_pattern = r"Running on http://127\.0\.0\.1:(\d+)"
+        where: tuple[str | Path, ...] = ("--bind", "127.0.0.1:0")
+        if version.scheme == "https":
+            self.listening_pattern = r"Running on https://127\.0\.0\.1:(\d+) \(CTRL"
+            where = (*where, "--certfile", pair.certificate, "--keyfile", pair.key)
+        if version.http == "3":
+            self.listening_pattern = r"Running on https://127\.0\.0\.1:(\d+) \(QUIC\)"
+            where = (*where, "--quic-bind", "127.0.0.1:0")
+        super().__init__("hypercorn", app, *where, "--graceful-timeout", "1", python=python, uds=None, env=None, cwd=app_dir)

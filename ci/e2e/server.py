@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import ssl
 import subprocess
 import tempfile
 import threading
@@ -18,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from tls import UNVERIFIED
+from exchange import Client
+from versions import VERSIONS
 from wire import Address, Connection, Response
 
 HERE = Path(__file__).resolve().parent
@@ -186,8 +186,8 @@ class Process:
 class Listening(Process):
     """A server of whatever make that answers at an address."""
 
-    tls: ssl.SSLContext | None = None
-    """How connections to it are encrypted."""
+    version = VERSIONS["h1"]
+    """In which it is asked."""
 
     @property
     def address(self) -> Address:
@@ -198,12 +198,17 @@ class Listening(Process):
         raise NotImplementedError
 
     def connect(self, timeout_s: float = WAIT_MAX_S) -> Connection:
-        return Connection(self.address, timeout_s, tls=self.tls)
+        """For HTTP/1.1, as it is on the wire."""
+        assert self.version.http == "1.1", self.version
+        return Connection(self.address, timeout_s, tls=self.version.tls)
+
+    def client(self, timeout_s: float = WAIT_MAX_S) -> Client:
+        return self.version.client(self.address, timeout_s)
 
     def get(self, path: str, **fields: str) -> Response:
         """One request on a connection of its own."""
-        with self.connect() as connection:
-            return connection.request("GET", path, fields)
+        with self.client() as client:
+            return client.request("GET", path, fields)
 
 
 class Server(Listening):
@@ -219,12 +224,10 @@ class Server(Listening):
         env: Mapping[str, str] | None = None,
         app_dir: Path = APPS,
         under: Sequence[str] = (),
-        scheme: str = "http",
+        version: str = "h1",
     ) -> None:
-        self.app, self.workers, self._uds = app, workers, uds
-        where: tuple[str | Path, ...] = ("--uds", uds) if uds else ("--port", "0")
-        if scheme == "https":
-            where, self.tls = (*where, "--tls-dev"), UNVERIFIED
+        self.app, self.workers, self._uds, self.version = app, workers, uds, VERSIONS[version]
+        where: tuple[str | Path, ...] = (*(("--uds", uds) if uds else ("--port", "0")), *self.version.options)
         how = ("--workers", str(workers), "--shards", str(shards), "--admin", "127.0.0.1:0", "--app-dir", app_dir)
         # A socket's path is short, a test's own folder need not be.
         self._folder = tempfile.TemporaryDirectory(prefix="fasterapi-")
@@ -299,9 +302,9 @@ def descriptors(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def serving(app: str, *arguments: str | Path, workers: int = 1, shards: int = 1, scheme: str = "http") -> Iterator[Server]:
+def serving(app: str, *arguments: str | Path, workers: int = 1, shards: int = 1, version: str = "h1") -> Iterator[Server]:
     """One that is ready, to be shared by the tests of a module."""
-    server = Server(app, *arguments, workers=workers, shards=shards, scheme=scheme)
+    server = Server(app, *arguments, workers=workers, shards=shards, version=version)
     try:
         yield server.ready()
     except BaseException:

@@ -13,6 +13,7 @@ from server import APPS, BINARY, PYTHON, Process, Server, environment, until
 OPTIONS = {
     "--host": "FASTERAPI_HOST",
     "--port": "FASTERAPI_PORT",
+    "--http": "FASTERAPI_HTTP",
     "--uds": "FASTERAPI_UDS",
     "--workers": "FASTERAPI_WORKERS",
     "--shards": "FASTERAPI_SHARDS",
@@ -304,7 +305,9 @@ def test_the_access_log_on_stdout(serve: Serve) -> None:
     server = serve("echo:app", "--access-log", "-").ready()
     server.get("/tag/x")
     line = server.out.wait(r"(?m)^(.*)\n$")[0][1]
-    assert re.fullmatch(r'127\.0\.0\.1:\d+ \[\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\] "GET /tag/x HTTP/1.1" 200 11 0\.\d{6}', line), line
+    assert re.fullmatch(
+        r'127\.0\.0\.1:\d+ \[\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\] "GET /tag/x HTTP/1.1" 200 11 0\.\d{6}', line
+    ), line
 
 
 def test_no_access_log_unless_asked_for(serve: Serve) -> None:

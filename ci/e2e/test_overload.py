@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Serve
+from exchange import Client, Exchange
 from payload import pattern
 from server import Server, until
-from wire import Connection, chunked, head
 
 Start = Callable[..., Server]
+LOGGED = {"h1": "HTTP/1.1", "h1-tls": "HTTP/1.1", "h2c": "HTTP/2.0", "h2-tls": "HTTP/2.0", "h3": "HTTP/3.0"}
+"""As the access log writes them."""
 
 
 class Room:
@@ -42,18 +44,13 @@ def room(tmp_path: Path) -> Room:
 
 
 @pytest.fixture
-def gated(serve: Serve, room: Room, tmp_path: Path) -> Start:
+def gated(serve: Serve, version: str, room: Room, tmp_path: Path) -> Start:
     def start(*arguments: str, workers: int = 1, shards: int = 1) -> Server:
         log = ("--access-log", tmp_path / "access.log")
-        return serve("gated:app", *log, *arguments, workers=workers, shards=shards, env={"ROOM": str(room.path)}).ready()
+        env = {"ROOM": str(room.path)}
+        return serve("gated:app", *log, *arguments, workers=workers, shards=shards, env=env, version=version).ready()
 
     return start
-
-
-def asking(server: Server, name: str, method: str = "GET", target: str = "/wait/{}") -> Connection:
-    connection = server.connect()
-    connection.ask(method, target.format(name))
-    return connection
 
 
 def logged(tmp_path: Path, *parts: str) -> None:
@@ -65,58 +62,71 @@ def logged(tmp_path: Path, *parts: str) -> None:
 
 
 def test_the_largest_body_is_an_option(gated: Start) -> None:
-    server = gated("--body-max", "100k")
-    with server.connect() as connection:
-        assert connection.request("POST", "/size", body=pattern(100 * 1024)).json == 100 * 1024
-        connection.send(head("POST", "/size", {"content-length": str(100 * 1024 + 1)}))
-        assert connection.response().status == 413
-    with server.connect() as connection:
-        connection.send(head("POST", "/size", {"transfer-encoding": "chunked"}))
-        connection.send(b"%x\r\n" % (100 * 1024 + 1))
-        assert connection.response().status == 413
+    size = 100 * 1024
+    with gated("--body-max", "100k").client() as client:
+        assert client.request("POST", "/size", body=pattern(size)).json == size
+        assert client.begin("POST", "/size", {"content-length": str(size + 1)}, more=True).response().status == 413
+        # Of no known length, it is too large when it is.
+        exchange = client.begin("POST", "/size", more=True)
+        exchange.send(bytes(size))
+        exchange.send(b"x")
+        assert exchange.response().status == 413
 
 
 def test_without_a_largest_body_there_is_none(gated: Start) -> None:
     server = gated("--body-max", "0")
     size = 33 * 1024 * 1024
-    with server.connect() as connection:
-        assert connection.request("POST", "/size", body=bytes(size)).json == size
-        connection.send(head("POST", "/size", {"transfer-encoding": "chunked"}) + chunked(bytes(size)))
-        assert connection.response().json == size
+    with server.client() as client:
+        assert client.request("POST", "/size", body=bytes(size)).json == size
+        if not client.multiplexes:
+            assert client.request("POST", "/size", body=[bytes(size)]).json == size
 
 
-def test_a_connection_may_be_slow_only_for_as_long_as_the_options_say(gated: Start) -> None:
-    server = gated("--header-timeout", "1", "--body-timeout", "1.5", "--keepalive-timeout", "2")
-    with server.connect() as header, server.connect() as body, server.connect() as idle:
+def test_content_may_be_slow_only_for_as_long_as_the_options_say(gated: Start) -> None:
+    server = gated("--body-timeout", "1.5")
+    with server.client() as client:
+        exchange, sibling = (
+            client.begin("POST", "/size", {"content-length": "10"}, more=True),
+            client.begin("GET", "/wait/sibling"),
+        )
         started = time.monotonic()
-        header.send(b"GET /tag/x HT")
-        body.send(head("POST", "/size", {"content-length": "10"}) + b"half")
-        assert (header.response().status, header.rest()) == (408, b"")
-        assert (body.response().status, body.rest()) == (408, b"")
-        assert idle.rest() == b""
-        assert 1.9 < time.monotonic() - started < 10
+        exchange.send(b"half")
+        assert exchange.response().status == 408
+        assert 1.4 < time.monotonic() - started < 10
+        assert client.request("GET", "/tag/x").json == {"tag": "x"}
+        assert not sibling.answered(), "who is silent because it waits for an answer is not slow"
 
 
-def test_a_request_that_lasts_too_long_is_answered_504_and_cancelled(gated: Start, room: Room, tmp_path: Path) -> None:
+def test_an_idle_connection_is_closed_in_order(gated: Start) -> None:
+    server = gated("--keepalive-timeout", "1")
+    with server.client() as client:
+        assert client.request("GET", "/tag/x").status == 200
+        client.wait_end(10)
+
+
+def test_a_request_that_lasts_too_long_is_answered_504_and_cancelled(
+    gated: Start, version: str, room: Room, tmp_path: Path
+) -> None:
     server = gated("--request-timeout", "0.5")
-    with asking(server, "late") as connection:
-        response = connection.response()
-        assert (response.status, response.json, response.closes) == (504, {"detail": "Gateway Timeout"}, False)
+    with server.client() as client:
+        response = client.request("GET", "/wait/late")
+        assert (response.status, response.json) == (504, {"detail": "Gateway Timeout"})
         room.wait("cancelled", ["late"])
-        assert connection.request("GET", "/tag/next").json == {"tag": "next"}, "the same connection"
-    logged(tmp_path, '"GET /wait/late HTTP/1.1" 504 0 ')
+        assert client.request("GET", "/tag/next").json == {"tag": "next"}
+        assert client.connections == 1, "the same connection"
+    logged(tmp_path, f'"GET /wait/late {LOGGED[version]}" 504 0 ')
 
 
 def test_a_stuck_event_loop_costs_its_worker_its_life(gated: Start, room: Room) -> None:
     server = gated("--request-timeout", "0.5", "--stuck-timeout", "1", workers=2)
-    with asking(server, "stuck", target="/block/{}") as connection:
+    with server.client() as client:
+        stuck = client.begin("GET", "/block/stuck")
         room.wait("begin", ["stuck"])
-        with server.connect() as other:
-            assert other.request("GET", "/tag/x").status == 200, "the other worker serves on"
-        assert connection.response().status == 504
+        assert client.request("GET", "/tag/x").status == 200, "the other worker serves on"
+        assert stuck.response().status == 504
         server.log.wait(r"its event loop has been stuck for \d+ ms")
         server.ready(3)
-        assert connection.request("GET", "/tag/y").status == 200
+        assert client.request("GET", "/tag/y").status == 200
 
 
 def gauge(server: Server, name: str) -> int:
@@ -129,38 +139,37 @@ def gauge(server: Server, name: str) -> int:
 @pytest.mark.parametrize("shards", [1, 2])
 def test_requests_beyond_the_cap_wait_and_are_served_in_order(gated: Start, room: Room, shards: int) -> None:
     server = gated("--inflight-max", "1", "--queue-max", "20", shards=shards)
-    first = asking(server, "a")
-    room.wait("begin", ["a"])
-    # On one connection each, but in an order that is known only if one shard has them all.
-    names = ["b", "c", "d", "e"]
-    waiting = []
-    for name in names:
-        waiting.append(asking(server, name))
-        until("it waits behind the others", lambda: gauge(server, "queued") == len(waiting))
-        room.open(name)
-    assert room.events("begin") == ["a"]
-    room.open("a")
-    assert first.response().json == {"waited": "a"}
-    for name, connection in zip(names, waiting, strict=True):
-        assert connection.response().json == {"waited": name}
-        connection.close()
-    first.close()
+    with server.client() as client:
+        first = client.begin("GET", "/wait/a")
+        room.wait("begin", ["a"])
+        # Their order is known only if one shard has them all.
+        names = ["b", "c", "d", "e"]
+        waiting = []
+        for name in names:
+            waiting.append(client.begin("GET", f"/wait/{name}"))
+            until("it waits behind the others", lambda: gauge(server, "queued") == len(waiting))
+            room.open(name)
+        assert room.events("begin") == ["a"]
+        room.open("a")
+        for name, exchange in zip(["a", *names], [first, *waiting], strict=True):
+            assert exchange.response().json == {"waited": name}
     begun = room.events("begin")
     assert begun == ["a", *names] if shards == 1 else sorted(begun) == ["a", *names]
 
 
 def test_beyond_the_queue_there_is_503_at_once(gated: Start, room: Room, tmp_path: Path) -> None:
     server = gated("--inflight-max", "1", "--queue-max", "1")
-    with asking(server, "a") as first, server.connect() as second, server.connect() as third:
+    with server.client() as client:
+        first = client.begin("GET", "/wait/a")
         room.wait("begin", ["a"])
-        second.ask("GET", "/wait/b")
+        second = client.begin("GET", "/wait/b")
         started = time.monotonic()
-        third.ask("GET", "/wait/c")
+        third = client.begin("GET", "/wait/c")
         # Whichever of the two came first waits.
-        shed = third if (until("one is shed", lambda: readable(second, third)) is third) else second
-        waits, name = (second, "b") if shed is third else (third, "c")
+        until("one is shed", lambda: second.answered() or third.answered())
+        (shed, waits, name) = (third, second, "b") if third.answered() else (second, third, "c")
         response = shed.response()
-        assert (response.status, response["retry-after"], response.closes) == (503, "1", False)
+        assert (response.status, response["retry-after"]) == (503, "1")
         assert time.monotonic() - started < 5
         room.open("a")
         room.open(name)
@@ -169,38 +178,43 @@ def test_beyond_the_queue_there_is_503_at_once(gated: Start, room: Room, tmp_pat
     logged(tmp_path, '" 503 0 ')
 
 
-def readable(*connections: Connection) -> Connection | None:
-    import select
-
-    found = select.select([connection.socket for connection in connections], [], [], 0)[0]
-    return next((connection for connection in connections if connection.socket in found), None)
-
-
 def test_who_waits_too_long_is_answered_503_and_the_stuck_one_holds_up_nobody_else(gated: Start, room: Room) -> None:
     server = gated("--inflight-max", "1", "--queue-timeout", "0.5")
-    with asking(server, "a") as first, server.connect() as second:
+    with server.client() as client:
+        first = client.begin("GET", "/wait/a")
         room.wait("begin", ["a"])
-        response = second.request("GET", "/wait/b")
-        assert (response.status, response["retry-after"], response.closes) == (503, "1", False)
+        response = client.request("GET", "/wait/b")
+        assert (response.status, response["retry-after"]) == (503, "1")
         room.open("a")
         assert first.response().json == {"waited": "a"}
-        assert second.request("GET", "/tag/x").status == 200
+        assert client.request("GET", "/tag/x").status == 200
     assert room.events("begin") == ["a"]
 
 
-def test_a_client_that_goes_while_its_request_waits_is_forgotten(gated: Start, room: Room, tmp_path: Path) -> None:
+@pytest.mark.parametrize("leave", ["cancel", "reset"])
+def test_a_client_that_goes_while_its_request_waits_is_forgotten(
+    gated: Start, version: str, room: Room, tmp_path: Path, leave: str
+) -> None:
     server = gated("--inflight-max", "1")
-    with asking(server, "a") as first:
+    with server.client() as client, server.client() as other:
+        first = client.begin("GET", "/wait/a")
         room.wait("begin", ["a"])
-        gone = asking(server, "gone")
-        gone.half_close()
-        assert gone.rest() == b""
-        gone.close()
+        gone = other.begin("GET", "/wait/gone")
+        until("it waits", lambda: gauge(server, "queued") == 1)
+        depart(other, gone, leave)
+        until("it is forgotten", lambda: gauge(server, "queued") == 0)
         room.open("a")
         assert first.response().json == {"waited": "a"}
-        assert first.request("GET", "/tag/x").status == 200
+        assert client.request("GET", "/tag/x").status == 200
     assert room.events("begin") == ["a"]
-    logged(tmp_path, '"GET /wait/gone HTTP/1.1" 499 0 ')
+    logged(tmp_path, f'"GET /wait/gone {LOGGED[version]}" 499 0 ')
+
+
+def depart(client: Client, exchange: Exchange, how: str) -> None:
+    if how == "cancel":
+        exchange.cancel()
+    else:
+        client.reset()
 
 
 # --- deaths ----------------------------------------------------------------------------------------------------------
@@ -212,19 +226,21 @@ def kill(server: Server, place: int = 0) -> None:
 
 def test_what_a_dead_worker_held_is_repeated_if_its_method_allows_that(gated: Start, room: Room) -> None:
     server = gated()
-    with asking(server, "get") as get, asking(server, "post", "POST") as post:
+    with server.client() as client:
+        get, post = client.begin("GET", "/wait/get"), client.begin("POST", "/wait/post")
         until("both are held", lambda: sorted(room.events("begin")) == ["get", "post"])
         kill(server)
-        response = post.response()
-        assert (response.status, response.closes) == (502, False)
+        assert post.response().status == 502
         until("one is repeated", lambda: sorted(room.events("begin")) == ["get", "get", "post"])
         room.open("get")
         assert get.response().json == {"waited": "get"}
+        assert client.connections == (1 if client.multiplexes else 2)
 
 
 def test_nothing_is_repeated_where_the_operator_says_so(gated: Start, room: Room) -> None:
     server = gated("--retry", "never")
-    with asking(server, "get") as get:
+    with server.client() as client:
+        get = client.begin("GET", "/wait/get")
         room.wait("begin", ["get"])
         kill(server)
         assert get.response().status == 502
@@ -232,9 +248,8 @@ def test_nothing_is_repeated_where_the_operator_says_so(gated: Start, room: Room
 
 
 def test_a_request_that_kills_its_worker_is_given_to_one_more_and_then_answered_502(gated: Start, room: Room) -> None:
-    server = gated()
-    with asking(server, "deadly", target="/die/{}") as connection:
-        response = connection.response()
+    with gated().client() as client:
+        response = client.request("GET", "/die/deadly")
         assert (response.status, response.json, response.closes) == (502, {"detail": "Bad Gateway"}, False)
     assert room.events("begin") == ["deadly", "deadly"]
 
@@ -244,10 +259,9 @@ def test_what_a_worker_had_not_taken_when_it_died_goes_to_another_whatever_its_m
     stopped = server.worker_pid()
     os.kill(stopped, signal.SIGSTOP)
     body = pattern(150_000)
-    with server.connect() as small, server.connect() as large, server.connect() as get:
-        small.ask("POST", "/size", body=b"12345")
-        large.ask("POST", "/size", body=body)
-        get.ask("GET", "/tag/x")
+    with server.client() as client:
+        small, large = client.begin("POST", "/size", body=b"12345"), client.begin("POST", "/size", body=body)
+        get = client.begin("GET", "/tag/x")
         until("all are in its ring", lambda: gauge(server, "exchanges") == 3)
         os.kill(stopped, signal.SIGKILL)
         assert small.response().json == 5
@@ -255,11 +269,13 @@ def test_what_a_worker_had_not_taken_when_it_died_goes_to_another_whatever_its_m
         assert get.response().json == {"tag": "x"}
 
 
-def test_a_client_that_goes_away_is_written_down_and_its_handler_cancelled(gated: Start, room: Room, tmp_path: Path) -> None:
-    server = gated()
-    with asking(server, "left") as connection:
+@pytest.mark.parametrize("leave", ["cancel", "reset"])
+def test_a_client_that_goes_away_is_written_down_and_its_handler_cancelled(
+    gated: Start, version: str, room: Room, tmp_path: Path, leave: str
+) -> None:
+    with gated().client() as client:
+        exchange = client.begin("GET", "/wait/left")
         room.wait("begin", ["left"])
-        connection.half_close()
-        assert connection.rest() == b""
+        depart(client, exchange, leave)
         room.wait("cancelled", ["left"])
-    logged(tmp_path, '"GET /wait/left HTTP/1.1" 499 0 ')
+    logged(tmp_path, f'"GET /wait/left {LOGGED[version]}" 499 0 ')

@@ -86,9 +86,16 @@ def test_renegotiation_is_refused(secure: Server) -> None:
     assert done.returncode != 0
 
 
-def test_curl_agrees_on_http_11(secure: Server) -> None:
+@pytest.mark.parametrize(("option", "version"), [("--http2", "2"), ("--http1.1", "1.1"), ("--no-alpn", "1.1")])
+def test_client_and_server_agree_on_a_version(secure: Server, option: str, version: str) -> None:
     url = f"https://127.0.0.1:{port(secure)}/tag/curl"
-    assert curl("-k", "-w", " %{http_version}", url) == '{"tag":"curl"} 1.1'
+    assert curl("-k", option, "-w", " %{http_version}", url) == f'{{"tag":"curl"}} {version}'
+
+
+def test_http_2_can_be_left_out(serve: Serve) -> None:
+    server = serve("echo:app", "--http", "1", scheme="https").ready()
+    url = f"https://127.0.0.1:{port(server)}/tag/curl"
+    assert curl("-k", "--http2", "-w", " %{http_version}", url) == '{"tag":"curl"} 1.1'
 
 
 def test_the_application_is_told_that_the_request_was_encrypted(secure: Server) -> None:
@@ -346,7 +353,7 @@ def test_http_is_sent_to_https_and_told_to_stay_there(serve: Serve, authority: A
 
 
 def test_a_handshake_that_takes_too_long_is_ended(serve: Serve) -> None:
-    server = serve("echo:app", "--handshake-timeout", "1", scheme="https").ready()
+    server = serve("echo:app", "--handshake-timeout", "1", version="h1-tls").ready()
     begin = time.monotonic()
     with Connection(server.address) as connection:
         connection.send(b"\x16\x03\x01")
@@ -356,7 +363,7 @@ def test_a_handshake_that_takes_too_long_is_ended(serve: Serve) -> None:
 
 
 def test_idle_handshakes_make_room_for_others(serve: Serve) -> None:
-    server = serve("echo:app", "--handshakes-max", "10", scheme="https").ready()
+    server = serve("echo:app", "--handshakes-max", "10", version="h1-tls").ready()
     idle = [socket.create_connection(server.address, WAIT_MAX_S) for _ in range(100)]  # type: ignore[arg-type]
     try:
         for _ in range(20):
@@ -368,7 +375,7 @@ def test_idle_handshakes_make_room_for_others(serve: Serve) -> None:
 
 
 def test_a_draining_server_announces_the_end_of_idle_connections(serve: Serve) -> None:
-    server = serve("echo:app", scheme="https").ready()
+    server = serve("echo:app", version="h1-tls").ready()
     with server.connect() as connection:
         assert connection.request("GET", "/tag/x").status == 200
         server.signal(signal.SIGTERM)

@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-def _unverified() -> ssl.SSLContext:
+def _unverified(*protocols: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
     return context
 
 
 UNVERIFIED = _unverified()
 """For certificates that nobody trusts."""
+UNVERIFIED_H2 = _unverified("h2")
+"""The same, and HTTP/2 is the only protocol that is offered."""
 
 
 class TlsSocket:
@@ -73,16 +77,28 @@ class TlsSocket:
                     return b""
 
     def sendall(self, data: bytes) -> None:
+        self.raw.sendall(self._unsent)
+        self._unsent = b""
         view = memoryview(data)
         while view:
             view = view[self.tls.write(view[: 16 * 1024]) :]
             self.raw.sendall(self._out.read())
 
-    def send(self, data: bytes) -> int:
-        """As a non-blocking socket's: what was made of the data and not taken waits for the next call."""
-        self._unsent = self._unsent[self.raw.send(self._unsent) :] if self._unsent else b""
+    @property
+    def unsent(self) -> bool:
+        """Whether something that `send` took has not gone out."""
+        return bool(self._unsent)
+
+    def flush(self) -> None:
+        """What is still here from `send`; raises BlockingIOError if not all of it is taken."""
+        if self._unsent:
+            self._unsent = self._unsent[self.raw.send(self._unsent) :]
         if self._unsent:
             raise BlockingIOError
+
+    def send(self, data: bytes | memoryview) -> int:
+        """As a non-blocking socket's: what was made of the data and not taken waits for the next call."""
+        self.flush()
         taken = self.tls.write(data[: 16 * 1024])
         self._unsent = self._out.read()
         with contextlib.suppress(BlockingIOError):

@@ -4,6 +4,7 @@ Invariant: a response's end is found by its own framing alone, and a byte too fe
 """
 
 import json
+import select
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,10 @@ class Malformed(AssertionError):
     """Not a response by RFC 9112."""
 
 
+class CutOff(Malformed):
+    """The connection ended within a response."""
+
+
 class Closed(ConnectionError):
     """The connection ended before a response began."""
 
@@ -31,6 +36,7 @@ class Response:
     body: bytes = b""
     version: str = "HTTP/1.1"
     interim: list[int] = field(default_factory=list)
+    trailers: list[tuple[str, str]] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> str:
         """The one value of a field."""
@@ -62,19 +68,60 @@ def chunked(*pieces: bytes, trailers: bytes = b"") -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n" + trailers + b"\r\n"
 
 
-def _connected(address: tuple[str, int], timeout_s: float, receive_buffer: int | None) -> socket.socket:
-    """With a receive buffer of its own size only if that is set before the handshake (tcp(7))."""
-    if receive_buffer is None:
-        return socket.create_connection(address, timeout_s)
-    connected = socket.socket()
+def connected(address: Address, timeout_s: float, receive_buffer: int | None = None) -> socket.socket:
+    """A stream socket. A receive buffer has a size of its own only if that is set before the handshake (tcp(7))."""
+    found = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
     try:
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        connected.settimeout(timeout_s)
-        connected.connect(address)
+        found.settimeout(timeout_s)
+        if receive_buffer is not None:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        found.connect(address)
+        if not isinstance(address, str):
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:
-        connected.close()
+        found.close()
         raise
-    return connected
+    return found
+
+
+class Body:
+    """What is left of a response's content, found by its own framing (RFC 9112 §6.3)."""
+
+    def __init__(self, connection: "Connection", response: Response, to: str, *, trailers: bool) -> None:
+        self._connection, self._response, self._trailers = connection, response, trailers
+        lengths, codings = response.all("content-length"), response.all("transfer-encoding")
+        if len(lengths) + len(codings) > 1:
+            raise Malformed(f"framed twice: {response}")
+        self._chunked, self._to_end, self._left = False, False, 0
+        if to == "HEAD" or response.status in (204, 304):
+            return
+        if lengths:
+            self._left = int(lengths[0])
+        elif codings == ["chunked"]:
+            self._chunked = True
+        elif codings or not response.closes:
+            raise Malformed(f"no framing: {response}")
+        else:
+            self._to_end = True
+
+    def read(self) -> bytes:
+        """The next piece; b"" at the end."""
+        if self._to_end:
+            return self._connection.rest()
+        if self._chunked and not self._left:
+            self._left = int(self._connection.line(), 16)
+            if not self._left:
+                self._chunked = False
+                self._response.trailers = self._connection.fields()
+                if self._response.trailers and not self._trailers:
+                    raise Malformed("trailers")
+        if not self._left:
+            return b""
+        data = self._connection.some(self._left)
+        self._left -= len(data)
+        if self._chunked and not self._left and self._connection.exactly(2) != b"\r\n":
+            raise Malformed("a chunk's end")
+        return data
 
 
 class Connection:
@@ -94,21 +141,11 @@ class Connection:
         self._open()
 
     def _open(self) -> None:
-        if isinstance(self._address, str):
-            connected = socket.socket(socket.AF_UNIX)
-            connected.settimeout(self._timeout_s)
-            try:
-                connected.connect(self._address)
-            except OSError:
-                connected.close()
-                raise
-        else:
-            connected = _connected(self._address, self._timeout_s, self._receive_buffer)
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket: socket.socket | TlsSocket = connected
+        raw = connected(self._address, self._timeout_s, self._receive_buffer)
+        self.socket: socket.socket | TlsSocket = raw
         if self._tls:
-            self.socket = TlsSocket(connected, self._tls, self._name, self._session)
-        self._unread = bytearray()
+            self.socket = TlsSocket(raw, self._tls, self._name, self._session)
+        self._unread, self._queued = bytearray(), memoryview(b"")
 
     @property
     def session(self) -> ssl.SSLSession | None:
@@ -139,6 +176,29 @@ class Connection:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
+    def offer(self, data: bytes | memoryview, patience_s: float) -> int:
+        """Sends until the other side has taken nothing for so long; how much that is."""
+        view, sent = memoryview(data), 0
+        self.socket.setblocking(False)
+        try:
+            while sent < len(view):
+                try:
+                    sent += self.socket.send(view[sent : sent + 64 * 1024])
+                except BlockingIOError:
+                    if not select.select([], [self.socket], [], patience_s)[1]:
+                        break
+        finally:
+            self.socket.settimeout(self._timeout_s)
+        return sent
+
+    def queue(self, data: bytes) -> None:
+        """Sends what is taken at once; the rest goes out while a response is waited for."""
+        assert not self._queued
+        self._queued = memoryview(data)[self.offer(data, 0) :]
+
+    def readable(self) -> bool:
+        return bool(self._unread or select.select([self.socket], [], [], 0)[0])
+
     def half_close(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
 
@@ -154,66 +214,52 @@ class Connection:
 
     def response(self, to: str = "GET") -> Response:
         """Reads one response, and the interim ones before it."""
-        interim = []
+        response = self.head()
+        response.body = b"".join(iter(Body(self, response, to, trailers=False).read, b""))
+        return response
+
+    def head(self) -> Response:
+        """Reads as far as the end of a final response's head."""
+        interim: list[int] = []
         while True:
             status, version, fields = self._head()
             if status >= 200:
-                break
+                return Response(status, fields, version=version, interim=interim)
             interim.append(status)
-        response = Response(status, fields, version=version, interim=interim)
-        response.body = self._body(response, to)
-        return response
 
     def switched(self) -> Response:
         """Reads what answers an upgrade: 101, behind which another protocol speaks, or an ordinary response."""
         status, version, fields = self._head()
         response = Response(status, fields, version=version)
         if status != 101:
-            response.body = self._body(response, "GET")
+            response.body = b"".join(iter(Body(self, response, "GET", trailers=False).read, b""))
         return response
 
     def _head(self) -> tuple[int, str, list[tuple[str, str]]]:
-        text = self._line(first=True)
+        text = self.line(first=True)
         version, _, rest = text.partition(" ")
         # The reason may be empty, the space before it not left out (RFC 9112 §4).
         status, space, _ = rest.partition(" ")
         if version not in ("HTTP/1.1", "HTTP/1.0") or len(status) != 3 or not status.isdecimal() or not space:
             raise Malformed(f"status line {text!r}")
+        return int(status), version, self.fields()
+
+    def fields(self) -> list[tuple[str, str]]:
+        """Reads field lines up to the empty one."""
         fields = []
-        while line := self._line():
+        while line := self.line():
             name, colon, value = line.partition(": ")
             if not colon or not name or name != name.strip():
                 raise Malformed(f"field line {line!r}")
             fields.append((name, value))
-        return int(status), version, fields
+        return fields
 
-    def _body(self, response: Response, to: str) -> bytes:
-        lengths, codings = response.all("content-length"), response.all("transfer-encoding")
-        if len(lengths) + len(codings) > 1:
-            raise Malformed(f"framed twice: {response}")
-        if to == "HEAD" or response.status in (204, 304):
-            return b""
-        if lengths:
-            return self.exactly(int(lengths[0]))
-        if codings == ["chunked"]:
-            body = bytearray()
-            while size := int(self._line(), 16):
-                body += self.exactly(size)
-                if self.exactly(2) != b"\r\n":
-                    raise Malformed("a chunk's end")
-            if self._line():
-                raise Malformed("trailers")
-            return bytes(body)
-        if codings or not response.closes:
-            raise Malformed(f"no framing: {response}")
-        return self.rest()
-
-    def _line(self, *, first: bool = False) -> str:
+    def line(self, *, first: bool = False) -> str:
         while (end := self._unread.find(b"\n")) < 0:
             if not self._more():
                 if first and not self._unread:
                     raise Closed("no response")
-                raise Malformed(f"cut off in {bytes(self._unread)!r}")
+                raise CutOff(f"cut off in {bytes(self._unread)!r}")
         line = bytes(self._unread[: end + 1])
         del self._unread[: end + 1]
         if not line.endswith(b"\r\n"):
@@ -223,9 +269,17 @@ class Connection:
     def exactly(self, size: int) -> bytes:
         while len(self._unread) < size:
             if not self._more():
-                raise Malformed(f"cut off after {len(self._unread)} of {size} bytes")
+                raise CutOff(f"cut off after {len(self._unread)} of {size} bytes")
         data = bytes(self._unread[:size])
         del self._unread[:size]
+        return data
+
+    def some(self, size_max: int) -> bytes:
+        """What is here, and something at least."""
+        if not self._unread and not self._more():
+            raise CutOff(f"cut off with {size_max} bytes to come")
+        data = bytes(self._unread[:size_max])
+        del self._unread[:size_max]
         return data
 
     def rest(self) -> bytes:
@@ -239,6 +293,28 @@ class Connection:
         return data
 
     def _more(self) -> bool:
-        data = self.socket.recv(256 * 1024)
+        data = self._exchange_bytes() if self._queued else self.socket.recv(256 * 1024)
         self._unread += data
         return bool(data)
+
+    def _exchange_bytes(self) -> bytes:
+        """Sends what is queued until something comes back."""
+        self.socket.setblocking(False)
+        try:
+            while True:
+                sent = None
+                try:
+                    sent = self.socket.send(self._queued[: 64 * 1024])
+                    self._queued = self._queued[sent:]
+                except BlockingIOError:
+                    pass
+                try:
+                    return self.socket.recv(256 * 1024)
+                except BlockingIOError:
+                    pass
+                if sent is None:
+                    ready = select.select([self.socket], [self.socket], [], self._timeout_s)
+                    if not any(ready):
+                        raise TimeoutError("nothing was taken, and nothing came back")
+        finally:
+            self.socket.settimeout(self._timeout_s)

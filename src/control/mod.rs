@@ -79,9 +79,6 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
         let signals = Signals::new().map_err(SystemError::other("signals"))?;
         let health = Rc::new(Cell::new(Health::default()));
         if let Some(listener) = admin {
-            if let Ok(address) = listener.local_addr() {
-                tracing::info!("admin listener on http://{address} (/healthz, /readyz)");
-            }
             tokio_uring::spawn(admin::serve(listener, Rc::clone(&health)));
         }
         let certificates = Certificates::load(config)?;

@@ -1,11 +1,21 @@
 """A raw ASGI application for what the conformance cases, which uvicorn has to pass too, do not ask."""
 
 import asyncio
+import json
 import os
 from typing import Any
 
 log: list[str] = []
 FILE = os.path.join(os.path.dirname(__file__), "payload.py")  # noqa: PTH118, PTH120
+
+
+SHOWN = ("http_version", "scheme", "path", "raw_path", "query_string", "client", "server", "headers")
+
+
+def text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return [text(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 async def answer(send: Any, body: bytes, **more: Any) -> None:
@@ -21,7 +31,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "lifespan.shutdown.complete"})
         return
     path = scope["path"]
-    if path == "/log":
+    if path == "/scope ":
+        found = {key: text(value) for key, value in scope.items() if key in SHOWN}
+        await answer(send, json.dumps(found).encode(), headers=[(b"content-type", b"application/json")])
+    elif path == "/log":
         await answer(send, ",".join(log).encode())
     elif path == "/file":
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -35,7 +35,7 @@ class Failed(Exception):
 class Chromium:
     """Messages are JSON, each ended by a zero byte: in on descriptor 3, out on 4."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str) -> None:
         with contextlib.ExitStack() as undo:
             self._home = undo.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
             theirs_in, self._out = os.pipe()
@@ -43,7 +43,7 @@ class Chromium:
             # The shell only puts the descriptors where the browser looks for them.
             script = f'exec 3<&{theirs_in} 4>&{theirs_out}; exec chromium "$@"'
             self._process = subprocess.Popen(
-                ["bash", "-c", script, "chromium", *_ARGUMENTS, f"--user-data-dir={self._home}", "about:blank"],
+                ["bash", "-c", script, "chromium", *_ARGUMENTS, *arguments, f"--user-data-dir={self._home}", "about:blank"],
                 pass_fds=(theirs_in, theirs_out),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
