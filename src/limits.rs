@@ -205,9 +205,6 @@ pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(60);
 pub const H2_LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// QUIC connections of one shard, unless configured otherwise.
 pub const QUIC_CONNECTIONS_MAX: usize = 32 * 1024;
-/// QUIC handshakes of one shard in progress, unless configured otherwise. From half of them on, clients have to show that
-/// they receive what is sent to their address (Retry).
-pub const QUIC_HANDSHAKES_MAX: usize = 2000;
 /// Handshakes of one client in progress (an IPv4 address, or an IPv6 network of 64 bits) from which on it has to show that...
 pub const QUIC_RETRY_PER_ADDRESS_FROM: usize = 32;
 /// ...and those that it may have at all.
@@ -243,8 +240,11 @@ pub const H3_STREAMS_MAX: u64 = 128;
 pub const H3_UNI_STREAMS_MAX: u64 = 8;
 /// What one of them may send before it was read.
 pub const H3_UNI_WINDOW: u64 = 16 * 1024;
-/// Request bytes that one stream may send at first before they were read; it grows up to [`EXCHANGE_WINDOW`].
+/// Request bytes that one stream may send at first before they were read...
 pub const H3_STREAM_WINDOW: u64 = 64 * 1024;
+/// ...and once it was seen that they are read quickly. So much less than [`H3_CONNECTION_WINDOW`] that eight streams whose
+/// workers are slow do not close that.
+pub const H3_STREAM_WINDOW_MAX: u64 = 128 * 1024;
 /// Request bytes that all streams of a connection may send before they were read.
 pub const H3_CONNECTION_WINDOW: usize = 6 * EXCHANGE_WINDOW;
 /// Request-body bytes of all streams of a connection that were read and workers have not taken.
@@ -434,6 +434,8 @@ const _: () = assert!(H2_INPUT_SIZE_MAX / 10 * 255 < H2_CONNECTION_WINDOW / 2);
 const _: () = assert!(H2_QUANTUM <= H2_UNSENT_SIZE_MAX);
 const _: () = assert!(H3_CONNECTION_WINDOW >= EXCHANGE_WINDOW);
 const _: () = assert!(H3_UNRETURNED_MAX >= H3_CONNECTION_WINDOW);
+const _: () = assert!(H3_STREAM_WINDOW <= H3_STREAM_WINDOW_MAX);
+const _: () = assert!(8 * H3_STREAM_WINDOW_MAX < H3_CONNECTION_WINDOW as u64);
 // A head is read when all of it is here.
 const _: () = assert!(HEAD_SIZE_MAX as u64 <= H3_STREAM_WINDOW);
 const _: () = assert!(H3_CONTROL_FRAME_SIZE_MAX <= H3_UNI_WINDOW);

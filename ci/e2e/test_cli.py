@@ -13,6 +13,7 @@ from server import APPS, BINARY, PYTHON, Process, Server, environment, until
 OPTIONS = {
     "--host": "FASTERAPI_HOST",
     "--port": "FASTERAPI_PORT",
+    "--http": "FASTERAPI_HTTP",
     "--uds": "FASTERAPI_UDS",
     "--workers": "FASTERAPI_WORKERS",
     "--shards": "FASTERAPI_SHARDS",

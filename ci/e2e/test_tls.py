@@ -86,9 +86,16 @@ def test_renegotiation_is_refused(secure: Server) -> None:
     assert done.returncode != 0
 
 
-def test_curl_agrees_on_http_11(secure: Server) -> None:
+@pytest.mark.parametrize(("option", "version"), [("--http2", "2"), ("--http1.1", "1.1"), ("--no-alpn", "1.1")])
+def test_client_and_server_agree_on_a_version(secure: Server, option: str, version: str) -> None:
     url = f"https://127.0.0.1:{port(secure)}/tag/curl"
-    assert curl("-k", "-w", " %{http_version}", url) == '{"tag":"curl"} 1.1'
+    assert curl("-k", option, "-w", " %{http_version}", url) == f'{{"tag":"curl"}} {version}'
+
+
+def test_http_2_can_be_left_out(serve: Serve) -> None:
+    server = serve("echo:app", "--http", "1", scheme="https").ready()
+    url = f"https://127.0.0.1:{port(server)}/tag/curl"
+    assert curl("-k", "--http2", "-w", " %{http_version}", url) == '{"tag":"curl"} 1.1'
 
 
 def test_the_application_is_told_that_the_request_was_encrypted(secure: Server) -> None:

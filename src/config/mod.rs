@@ -444,15 +444,16 @@ impl RunArgs {
         let app_dir = find_app_dir("--app-dir", args.app_dir, &surroundings.current_dir)?;
         let unix = matches!(listening.bind, Bind::Unix(_));
         let lifecycle = args.lifecycle.resolve(&app_dir, !unix, surroundings)?;
-        let tls = args.tls.resolve(&surroundings.current_dir, host)?;
+        let here = &surroundings.current_dir;
+        let tls = args.tls.resolve(here, host)?;
         Ok(Config {
             app_dir,
             lifecycle,
             python: find_python(args.python, surroundings)?,
             app: args.app,
-            http3: args.http3.resolve(&surroundings.current_dir, tls.is_some(), unix)?,
+            http3: args.http3.resolve(here, tls.is_some(), host.is_none())?,
             tls,
-            application: args.application.resolve(&surroundings.current_dir),
+            application: args.application.resolve(here),
             debug: args.debug,
             http: args.http,
             listening,

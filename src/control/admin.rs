@@ -36,8 +36,11 @@ struct Body<'a> {
     health: Option<Health>,
 }
 
-/// Accepts until it is dropped.
+/// Says where it listens, and accepts until it is dropped.
 pub(super) async fn serve(listener: StdListener, health: Rc<Cell<Health>>) {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!("admin listener on http://{address} (/healthz, /readyz)");
+    }
     let listener = TcpListener::from_std(listener);
     let permits = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
     loop {

@@ -21,9 +21,16 @@ pub(super) struct Sockets {
     port: u16,
     keys: Arc<Keys>,
     config: Http3,
+    /// Of one shard.
+    handshakes_max: usize,
 }
 
-pub(super) fn open(config: &Http3, listeners: &Listeners) -> Result<Sockets, SystemError> {
+/// `handshakes_max`: of all shards together.
+pub(super) fn open(
+    config: &Http3,
+    handshakes_max: usize,
+    listeners: &Listeners,
+) -> Result<Sockets, SystemError> {
     let address = listeners.sockets.first().and_then(|listener| listener.address);
     let address: SocketAddr = address.ok_or(SystemError::NoUdpPort)?;
     let keys = Keys::new(now()).map_err(|error| SystemError::Quic(error.into()))?;
@@ -34,6 +41,7 @@ pub(super) fn open(config: &Http3, listeners: &Listeners) -> Result<Sockets, Sys
         port: address.port(),
         keys: Arc::new(keys),
         config: config.clone(),
+        handshakes_max: handshakes_max.div_ceil(listeners.sockets.len()),
     })
 }
 
@@ -57,6 +65,7 @@ impl Sockets {
                 http3::Congestion::Bbr2 => Congestion::Bbr2,
             },
             early_data: self.config.early_data,
+            handshakes_max: self.handshakes_max,
             ..quic::Options::default()
         };
         let number = u8::try_from(shard).unwrap_or_else(|_| unreachable!("SHARDS_MAX"));

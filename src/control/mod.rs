@@ -48,21 +48,22 @@ use self::{
 pub use crate::pool::lifecycle::Outcome;
 use crate::{
     config::{
-        self, Bind, Config, HttpVersions, Listening, control_file, limits::Retry, tls::Tls,
-        websocket::WebSockets,
+        self, Bind, Config, HttpVersions, Listening, control_file, http3::Http3, limits::Retry,
+        tls::Tls, websocket::WebSockets,
     },
     limits::{CONTROL_CONNECTIONS_MAX, NEVER, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part},
     pool::{lifecycle::Settings, process},
     proto::{forwarded::Trusted, h1, tls::ServerConfig, ws},
-    shard::{self, Handle, ListenerKind, Mailbox, TlsOptions},
+    shard::{self, Handle, Listener, ListenerKind, Mailbox, TlsOptions},
 };
 
 /// Serves until told to stop, or until that is impossible; what a worker or a shard did wrong has been logged by then.
 pub fn run(config: &Config) -> Result<Outcome, SystemError> {
     raise_descriptor_limit();
     let (listeners, redirect) = open_listeners(config)?;
-    let mut http3 =
-        config.http3.as_ref().map(|http3| http3::open(http3, &listeners)).transpose()?;
+    let http3 = config.http3.as_ref().zip(config.tls.as_ref());
+    let http3 = http3.map(|(http3, tls)| http3::open(http3, tls.handshakes_max, &listeners));
+    let http3 = http3.transpose()?;
     let admin = config.admin.map(listen::open_admin).transpose()?;
     let control = open_control(&config.lifecycle.control, &listeners)?;
     let watch = config.lifecycle.watch.as_ref().map(watch::open).transpose();
@@ -73,58 +74,26 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
     let variables = variables.unwrap_or_default();
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(SystemError::Uring)?;
 
-    let spin = if config.cpus_suffice { SPIN_MAX } else { Duration::ZERO };
-    let workers = workers_of(config, listeners.server.clone(), spin, variables);
+    let workers = workers_of(config, listeners.server.clone(), spin_of(config), variables);
     runtime.block_on(async {
         let signals = Signals::new().map_err(SystemError::other("signals"))?;
         let health = Rc::new(Cell::new(Health::default()));
         if let Some(listener) = admin {
-            if let Ok(address) = listener.local_addr() {
-                tracing::info!("admin listener on http://{address} (/healthz, /readyz)");
-            }
             tokio_uring::spawn(admin::serve(listener, Rc::clone(&health)));
         }
         let certificates = Certificates::load(config)?;
         let tls = certificates.as_ref().zip(config.tls.as_ref());
-        let tls = tls.map(|((_, loaded), tls)| {
-            let options = tls_options(tls, loaded, &listeners);
-            let told = config.http3.as_ref();
-            let alt_svc = told.and_then(|told| http3::alt_svc(told, options.https_port));
-            TlsOptions { alt_svc, ..options }
-        });
+        let told = config.http3.as_ref();
+        let tls = tls.map(|((_, loaded), tls)| tls_options(tls, told, loaded, &listeners));
         if let Some(redirect) = &redirect {
             tracing::info!("redirecting {} to {}", redirect.url, listeners.url);
         }
         let (report, reports) = mpsc::unbounded_channel();
-        let mut shards = Vec::with_capacity(config.shards);
-        let mut redirects = redirect.into_iter().flat_map(|redirect| redirect.sockets);
-        let mailboxes = listeners.sockets.iter().map(|_| Handle::new(report.clone()));
-        let mailboxes: Vec<_> = mailboxes
-            .collect::<Result<_, _>>()
-            .map_err(SystemError::other("a shard's doorbell"))?;
-        let neighbours: Vec<_> = mailboxes.iter().map(|(handle, _)| handle.neighbour()).collect();
-        let each = listeners.sockets.into_iter().zip(mailboxes);
-        for (index, (listener, mailbox)) in each.enumerate() {
-            let quic = http3
-                .as_mut()
-                .zip(tls.as_ref())
-                .map(|(http3, tls)| http3.next(index, &tls.config, neighbours.clone()));
-            let options = shard::Options {
-                shard: index,
-                listeners: [listener].into_iter().chain(redirects.next()).collect(),
-                tls: tls.clone(),
-                quic: quic.transpose()?.flatten(),
-                http: versions_of(config.http),
-                h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
-                limits: limits_of(config),
-                websocket: websockets_of(&config.websockets),
-                trusted: trusted_of(&config.listening),
-                gauges: Arc::default(),
-                spin_max: spin,
-                access_log: access_log.is_some(),
-            };
-            shards.push(start_shard(options, mailbox)?);
-        }
+        let url = listeners.url.clone();
+        // What is left of them removes its socket file at the end of all.
+        let redirects = redirect.map(|redirect| redirect.sockets).unwrap_or_default();
+        let listening = (listeners.sockets, redirects, http3);
+        let shards = start_shards(config, listening, tls.as_ref(), access_log.is_some(), &report)?;
         drop(report);
         if let Some((certificates, _)) = certificates {
             let handles = shards.iter().map(Shard::handle).collect();
@@ -140,11 +109,51 @@ pub fn run(config: &Config) -> Result<Outcome, SystemError> {
             watch.start(change);
         }
         let settings = settings(&config.lifecycle);
-        let url = listeners.url.clone();
         let supervisor =
             Supervisor::new((workers, settings), config.workers, shards, access_log, health, url);
         Ok(supervisor.run(Sources { reports, signals, asked, changed }).await)
     })
+}
+
+/// A shard for each socket, with what comes in by UDP.
+fn start_shards(
+    config: &Config,
+    (sockets, redirects, mut http3): (Vec<Listener>, Vec<Listener>, Option<http3::Sockets>),
+    tls: Option<&TlsOptions>,
+    access_log: bool,
+    report: &mpsc::UnboundedSender<shard::Report>,
+) -> Result<Vec<Shard>, SystemError> {
+    let mut shards = Vec::with_capacity(config.shards);
+    let mut redirects = redirects.into_iter();
+    let mailboxes = sockets.iter().map(|_| Handle::new(report.clone()));
+    let mailboxes: Vec<_> =
+        mailboxes.collect::<Result<_, _>>().map_err(SystemError::other("a shard's doorbell"))?;
+    let neighbours: Vec<_> = mailboxes.iter().map(|(handle, _)| handle.neighbour()).collect();
+    let each = sockets.into_iter().zip(mailboxes);
+    for (index, (listener, mailbox)) in each.enumerate() {
+        let quic = http3.as_mut().zip(tls);
+        let quic = quic.map(|(http3, tls)| http3.next(index, &tls.config, neighbours.clone()));
+        let options = shard::Options {
+            shard: index,
+            listeners: [listener].into_iter().chain(redirects.next()).collect(),
+            tls: tls.cloned(),
+            quic: quic.transpose()?.flatten(),
+            http: versions_of(config.http),
+            h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
+            limits: limits_of(config),
+            websocket: websockets_of(&config.websockets),
+            trusted: trusted_of(&config.listening),
+            gauges: Arc::default(),
+            spin_max: spin_of(config),
+            access_log,
+        };
+        shards.push(start_shard(options, mailbox)?);
+    }
+    Ok(shards)
+}
+
+fn spin_of(config: &Config) -> Duration {
+    if config.cpus_suffice { SPIN_MAX } else { Duration::ZERO }
 }
 
 /// What the workers have in common.
@@ -226,13 +235,19 @@ fn limits_of(config: &Config) -> shard::Limits {
     }
 }
 
-fn tls_options(config: &Tls, loaded: &Arc<ServerConfig>, listeners: &Listeners) -> TlsOptions {
+fn tls_options(
+    config: &Tls,
+    http3: Option<&Http3>,
+    loaded: &Arc<ServerConfig>,
+    listeners: &Listeners,
+) -> TlsOptions {
     let listened = listeners.server.1.unwrap_or_default();
+    let https_port = config.https_port.unwrap_or(listened);
     TlsOptions {
         config: Arc::clone(loaded),
         hsts_max_age: config.hsts_max_age,
-        https_port: config.https_port.unwrap_or(listened),
-        alt_svc: None,
+        https_port,
+        alt_svc: http3.and_then(|http3| http3::alt_svc(http3, https_port)),
     }
 }
 

@@ -123,6 +123,14 @@ pub struct Shard {
     pub shed: u64,
     /// Exchanges whose client went away.
     pub abandoned: u64,
+    /// Open HTTP/3 connections; they are among `connections`.
+    pub quic_connections: u64,
+    /// Datagrams that were answered without a connection: Retry, Version Negotiation, stateless reset.
+    pub datagrams_answered: u64,
+    /// Datagrams that landed at this shard and belonged to another.
+    pub datagrams_forwarded: u64,
+    /// Datagrams that were for nobody, or for whom there was no room.
+    pub datagrams_dropped: u64,
 }
 
 /// One place of the pool.

@@ -47,8 +47,8 @@ impl Core {
     /// The connection speaks HTTP/2 from its first byte on.
     pub(super) fn begin_http2(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        let access =
-            Access { direct: connection.origin(), redirects: connection.redirects, http3: false };
+        let (direct, redirects) = (connection.origin(), connection.redirects);
+        let access = Access { direct, redirects, http3: false };
         connection.fresh = false;
         connection.streams =
             Some(Box::new(Streams::new(H2::new(self.options.h2, self.clock.now), access)));

@@ -168,11 +168,7 @@ impl Secure {
 
     /// Fields for every response of a secure connection, whoever makes it: that it is one (RFC 6797 §7.1), and that there is
     /// HTTP/3 (RFC 7838), for those who have not found it.
-    pub(super) fn fields<'a>(
-        &'a self,
-        secure: bool,
-        http3: bool,
-    ) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    pub(super) fn fields(&self, secure: bool, http3: bool) -> impl Iterator<Item = (&str, &[u8])> {
         let hsts = self.hsts.as_deref().filter(|_| secure).map(|value| (HSTS, value));
         let alt_svc = self.alt_svc.as_deref().filter(|_| secure && !http3);
         hsts.into_iter().chain(alt_svc.map(|value| (ALT_SVC, value)))

@@ -47,7 +47,7 @@ pub(super) mod kind {
     pub(in crate::shard) const LANE: u8 = 7;
     pub(in crate::shard) const DATAGRAMS: u8 = 8;
     pub(in crate::shard) const SEND_DATAGRAMS: u8 = 9;
-    pub(in crate::shard) const HANG_UP: u8 = 12;
+    pub(in crate::shard) const HANG_UP: u8 = 10;
 }
 
 /// A shard: its core, and what it has in the kernel.

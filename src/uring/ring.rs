@@ -329,19 +329,7 @@ impl Uring {
                     // SAFETY: the kernel has just opened this descriptor for us; nobody else knows of it.
                     Event::Accepted(unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) })
                 }),
-                Operation::Receive => {
-                    let id = cqueue::buffer_select(entry.flags());
-                    let lease = id.map(|id| buffers.lend(id, result.unwrap_or(0)));
-                    match (result, lease) {
-                        (Ok(1..), Some(lease)) => Event::Received(lease),
-                        (result, unused) => {
-                            if let Some(lease) = unused {
-                                buffers.recycle(lease.id);
-                            }
-                            result.map_or_else(Event::Failed, |_| Event::EndOfStream)
-                        }
-                    }
-                }
+                Operation::Receive => received(buffers, &entry, result),
                 Operation::Send => {
                     let user_data = entry.user_data();
                     let sending = sends.get_mut(&user_data).expect("a send completes once");
@@ -353,22 +341,7 @@ impl Uring {
                     event
                 }
                 Operation::ReceiveDatagrams => {
-                    let id = cqueue::buffer_select(entry.flags());
-                    let buffers = datagram_buffers.as_mut();
-                    let lease = id
-                        .zip(buffers)
-                        .map(|(id, buffers)| DatagramLease(buffers.lend(id, result.unwrap_or(0))));
-                    // Even an empty datagram has an envelope.
-                    match (result, lease) {
-                        (Ok(_), Some(lease)) => Event::Datagrams(lease),
-                        (Err(errno), Some(lease)) => {
-                            if let Some(buffers) = datagram_buffers {
-                                buffers.recycle(lease.0.id);
-                            }
-                            Event::Failed(errno)
-                        }
-                        (result, None) => Event::Failed(result.err().unwrap_or(Errno::NOBUFS)),
-                    }
+                    datagrams_of(datagram_buffers.as_mut(), &entry, result)
                 }
                 Operation::SendDatagrams => {
                     let user_data = entry.user_data();
@@ -390,6 +363,41 @@ impl Uring {
         }
         for entry in mem::take(unfinished) {
             self.push(entry);
+        }
+    }
+}
+
+/// A completion of a receive of bytes; an error that filled a buffer gives it back.
+fn received(buffers: &mut BufRing, entry: &cqueue::Entry, result: Result<u32, Errno>) -> Event {
+    let id = cqueue::buffer_select(entry.flags());
+    let lease = id.map(|id| buffers.lend(id, result.unwrap_or(0)));
+    match (result, lease) {
+        (Ok(1..), Some(lease)) => Event::Received(lease),
+        (result, unused) => {
+            if let Some(lease) = unused {
+                buffers.recycle(lease.id);
+            }
+            result.map_or_else(Event::Failed, |_| Event::EndOfStream)
+        }
+    }
+}
+
+/// The same of datagrams, of which even an empty one has an envelope.
+fn datagrams_of(
+    buffers: Option<&mut BufRing>,
+    entry: &cqueue::Entry,
+    result: Result<u32, Errno>,
+) -> Event {
+    let filled = cqueue::buffer_select(entry.flags()).zip(buffers);
+    let Some((id, buffers)) = filled else {
+        return Event::Failed(result.err().unwrap_or(Errno::NOBUFS));
+    };
+    let lease = buffers.lend(id, result.unwrap_or(0));
+    match result {
+        Ok(_) => Event::Datagrams(DatagramLease(lease)),
+        Err(errno) => {
+            buffers.recycle(lease.id);
+            Event::Failed(errno)
         }
     }
 }

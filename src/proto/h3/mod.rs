@@ -58,8 +58,8 @@ use super::{
     stream::{Cut, Event, StreamKey},
 };
 use crate::limits::{
-    BODY_SIZE_MAX, BODY_TIMEOUT, EXCHANGE_WINDOW, H3_CONNECTION_WINDOW, H3_QUANTUM,
-    H3_STREAM_WINDOW, H3_STREAMS_MAX, H3_UNACKED_SIZE_MAX, H3_UNI_STREAMS_MAX, H3_UNI_WINDOW,
+    BODY_SIZE_MAX, BODY_TIMEOUT, H3_CONNECTION_WINDOW, H3_QUANTUM, H3_STREAM_WINDOW,
+    H3_STREAM_WINDOW_MAX, H3_STREAMS_MAX, H3_UNACKED_SIZE_MAX, H3_UNI_STREAMS_MAX, H3_UNI_WINDOW,
     H3_UNRETURNED_MAX, H3_UNSENT_SIZE_MAX, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT,
 };
 use budget::{Budgets, Exhausted};
@@ -105,7 +105,7 @@ pub fn bound(config: &mut quiche::Config) -> quiche::Result<()> {
     config.set_initial_max_data(H3_CONNECTION_WINDOW as u64);
     config.set_max_connection_window(H3_CONNECTION_WINDOW as u64);
     config.set_initial_max_stream_data_bidi_remote(H3_STREAM_WINDOW);
-    config.set_max_stream_window(EXCHANGE_WINDOW as u64);
+    config.set_max_stream_window(H3_STREAM_WINDOW_MAX);
     config.set_initial_max_stream_data_uni(H3_UNI_WINDOW);
     // A client's first stream is never ours to open.
     config.set_initial_max_stream_data_bidi_local(0);

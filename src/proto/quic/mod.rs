@@ -63,7 +63,7 @@ pub struct Options {
     pub early_data: bool,
     /// Connections at one time.
     pub connections_max: usize,
-    /// Handshakes in progress; more are not begun.
+    /// Handshakes in progress; more are not begun. From half of them on, clients have to show their address.
     pub handshakes_max: usize,
     /// A connection without a packet for so long is over, silently.
     pub idle_timeout: Duration,
@@ -76,7 +76,7 @@ impl Default for Options {
             congestion: Congestion::Cubic,
             early_data: false,
             connections_max: limits::QUIC_CONNECTIONS_MAX,
-            handshakes_max: limits::QUIC_HANDSHAKES_MAX,
+            handshakes_max: limits::HANDSHAKES_MAX,
             idle_timeout: limits::QUIC_IDLE_TIMEOUT,
         }
     }

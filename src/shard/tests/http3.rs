@@ -22,7 +22,7 @@ use crate::{
             dev::{KeyKind, self_signed},
         },
     },
-    shard::{Limits, ListenerKind, Neighbour, QuicOptions},
+    shard::{Limits, ListenerKind, Neighbour, QuicOptions, TlsOptions},
     uring::prepare,
 };
 
@@ -55,7 +55,13 @@ fn options(shard: u8, keys: &Arc<Keys>, neighbours: Vec<Neighbour>) -> QuicOptio
 
 fn stage_of(shard: u8, keys: &Arc<Keys>, neighbours: Vec<Neighbour>) -> Stage {
     let quic = options(shard, keys, neighbours);
-    let listener = (ListenerKind::Plain, None);
+    let tls = TlsOptions {
+        config: Arc::clone(&CONFIG),
+        hsts_max_age: Some(60),
+        https_port: 443,
+        alt_svc: Some("h3=\":443\"".to_owned()),
+    };
+    let listener = (ListenerKind::Tls, Some(tls));
     Stage::speaking(Limits::default(), listener, shard.into(), Some(quic))
 }
 
@@ -216,6 +222,7 @@ fn a_request_reaches_its_worker_and_the_answer_its_client() {
     let id = match stage.lane.receive().unwrap() {
         Some((id, ToWorker::Request(request))) => {
             assert!(request.secure && request.version == 30, "{request:?}");
+            assert!(request.tls.is_some_and(|tls| tls.version == 0x0304 && tls.cipher_suite > 0));
             id
         }
         other => panic!("{other:?}"),
@@ -229,6 +236,8 @@ fn a_request_reaches_its_worker_and_the_answer_its_client() {
         (answer.field(":status"), &*answer.body, answer.ended),
         (Some("200"), &b"ok"[..], true)
     );
+    assert_eq!(answer.field("strict-transport-security"), Some("max-age=60"));
+    assert_eq!(answer.field("alt-svc"), None, "it is here already");
     assert_eq!(stage.gauge(|g| &g.quic_connections), 1);
     assert_eq!((stage.gauge(|g| &g.handshakes), stage.gauge(|g| &g.handshaking)), (1, 0));
     let log = stage.log();

@@ -313,6 +313,31 @@ fn with_hsts_every_response_over_tls_says_so_and_at_most_once() {
     assert_eq!(answer.matches("trict-").count(), 1, "{answer}");
 }
 
+#[test]
+fn where_http3_is_to_be_had_is_said_over_tls_only() {
+    let advertising = || {
+        let alt_svc = Some("h3=\":443\"; ma=60".to_owned());
+        options(Some(60)).map(|options| TlsOptions { alt_svc, ..options })
+    };
+    let mut stage = Stage::listening(Limits::default(), ListenerKind::Tls, advertising());
+    let mut visitor = Visitor::welcome(&mut stage);
+    visitor.ask(&mut stage, HELLO);
+    let id = stage.take();
+    stage.respond(id, Some(2), b"ok", true);
+    stage.publish();
+    let answer = visitor.answer(&mut stage);
+    for told in ["\r\nalt-svc: h3=\":443\"; ma=60\r\n", "\r\nstrict-transport-security: "] {
+        assert!(answer.contains(told) && answer.ends_with("\r\n\r\nok"), "{answer}");
+    }
+    let mut stage = Stage::listening(Limits::default(), ListenerKind::Plain, advertising());
+    let client = stage.connect();
+    stage.send(client, HELLO);
+    let id = stage.take();
+    stage.respond(id, Some(2), b"ok", true);
+    stage.publish();
+    assert!(!stage.sent(client).contains("alt-svc"), "{}", stage.sent(client));
+}
+
 fn respond_with_own(stage: &mut Stage, id: u64) {
     use crate::{
         ipc::message::Response,
