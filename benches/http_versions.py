@@ -96,8 +96,8 @@ def nginx(place: Place) -> list[str]:
 
 def caddy(place: Place) -> list[str]:
     (place.folder / "Caddyfile").write_text(
-        "{\n admin off\n auto_https off\n storage file_system " + str(place.folder) + "\n}\n"
-        f"https://localhost:{place.port} {{\n tls {place.folder}/cert.pem {place.folder}/key.pem\n"
+        "{\n admin off\n auto_https off\n default_sni localhost\n storage file_system " + str(place.folder) + "\n}\n"
+        f"https://:{place.port} {{\n tls {place.folder}/cert.pem {place.folder}/key.pem\n"
         ' respond "Hello, World!"\n}\n'
     )
     return ["caddy", "run", "--config", str(place.folder / "Caddyfile"), "--adapter", "caddyfile"]
