@@ -10,7 +10,7 @@ from conformance.asking import APP, Kind, Start, journal, new_tag, noted, open_g
 from conformance.differences import side
 from frames import BINARY, CLOSE, PING, PONG, TEXT, Frame, Socket, ask, close, encoded, upgrade
 from server import Listening, until
-from wire import Closed, Connection, Malformed, Response
+from wire import Connection, Malformed, Response
 
 MIB = 1024 * 1024
 
@@ -26,7 +26,7 @@ def denied(server: Listening, target: str) -> Response | None:
     with server.connect() as connection:
         try:
             return ask(connection, target)[1]
-        except (Closed, Malformed, ConnectionResetError):
+        except (Malformed, ConnectionError):
             return None
 
 
@@ -346,7 +346,7 @@ def final(socket: Socket) -> int | None:
     """The code with which the server closes; None: without a close frame."""
     try:
         code = socket.frame().code
-    except (Malformed, Closed, ConnectionResetError):
+    except (Malformed, ConnectionError):
         return None
     socket.send(close(code))
     assert socket.at_end()
