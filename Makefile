@@ -26,7 +26,7 @@ bench_targets  := $(filter-out lane_rtt,$(basename $(notdir $(wildcard benches/*
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build tools frameworks test test-rust test-executor test-loom test-native test-python lint fuzz sim miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-websocket bench-loops bench-idle clean
+.PHONY: help run build tools frameworks test test-rust test-executor test-loom test-native test-python lint fuzz sim miri asan bench bench-lane bench-peers bench-fairness bench-memory bench-websocket bench-loops bench-http bench-idle h3load clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,21 +111,23 @@ test-native: tools
 	cd pyworker && PYTHONPATH=$(abspath $(staged)) $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests tests/test_native*.py
 
 # The installed package is what is tested, not the source tree, which has no native half.
-test-python: build tools frameworks
+test-python: build tools frameworks h3load
 	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests --ignore-glob "*/test_native*.py",@echo 'skipped: no pyworker/tests')
 	$(if $(wildcard ci/e2e),$(BIN)/python -m pytest -q ci/e2e,@echo 'skipped: no ci/e2e')
 
 lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
 	cargo fmt --all --check
 	$(if $(fuzz_targets),cargo fmt --manifest-path fuzz/Cargo.toml --check)
+	cargo fmt --manifest-path benches/h3load/Cargo.toml --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test executor -- -D warnings
+	cargo clippy --release --locked --manifest-path benches/h3load/Cargo.toml --target-dir target -- -D warnings
 	cargo clippy --locked -p pyworker --features testing -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd pyworker && $(abspath $(BIN))/mypy
 	cd ci/e2e && $(abspath $(BIN))/mypy
-	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps fairness.py idle.py loops.py memory.py websocket.py peers
+	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps fairness.py http_versions.py idle.py loops.py memory.py websocket.py peers
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 	@cargo +nightly --version >/dev/null 2>&1 || { echo 'error: fuzzing needs a nightly: rustup toolchain install nightly' >&2; exit 1; }
@@ -174,6 +176,16 @@ bench-websocket: build target/peers/.package ## echo of small messages, beside u
 bench-loops: build target/peers/.package ## asyncio's loop and uvloop under every kind of application → benches/results/loops.{md,json}
 	@ci/system-packages bench
 	cd benches && ../target/peers/bin/python -m loops --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
+
+h3load: target/release/h3load
+
+# A workspace of its own, in the same target directory.
+target/release/h3load: $(wildcard benches/h3load/src/*.rs) benches/h3load/Cargo.toml benches/h3load/Cargo.lock | $(VENV)/.made
+	cargo build --release --locked --manifest-path benches/h3load/Cargo.toml --target-dir target
+	@touch $@
+
+bench-http: build target/peers/.package h3load ## HTTP/2, HTTP/3, TLS handshakes and 1 GB transfers beside nginx, Caddy, Hypercorn, Granian → benches/results/http_versions.{md,json}
+	cd benches && ../target/peers/bin/python -m http_versions --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
 
 bench-idle: build ## memory per idle keep-alive connection; fails over 2 KiB
 	$(BIN)/python benches/idle.py --fasterapi $(BIN)/fasterapi $(ARGS)

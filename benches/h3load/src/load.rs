@@ -85,7 +85,7 @@ async fn stream(mut requests: Requests, load: Rc<Load>) {
     while load.may_begin() {
         let begun = Instant::now();
         match ask(&mut requests, &load).await {
-            Ok((status @ 200..300, bytes)) => load.tally.done(begun, status, bytes),
+            Ok((status @ 200..400, bytes)) => load.tally.done(begun, status, bytes),
             Ok((status, _)) => load.tally.failed(&format_args!("status {status}")),
             Err(error) => {
                 load.tally.failed(&error);

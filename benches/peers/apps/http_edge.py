@@ -1,0 +1,35 @@
+"""Ours for the comparison of HTTP's versions: an answer of the edge's own, one of a worker's, and 1 GB in either direction."""
+
+from collections.abc import AsyncIterator
+
+from fasterapi import FastAPI, Request, StreamingResponse
+
+app = FastAPI()
+PIECE = bytes(64 * 1024)
+
+
+@app.get("/hello")
+async def hello() -> dict[str, str]:
+    return {"message": "Hello, World!"}
+
+
+@app.get("/slash/")
+async def slash() -> None:
+    """GET /slash is redirected to here, by the edge alone."""
+
+
+@app.get("/download/{size}")
+async def download(size: int) -> StreamingResponse:
+    async def content() -> AsyncIterator[bytes]:
+        for _ in range(size // len(PIECE)):
+            yield PIECE
+
+    return StreamingResponse(content(), media_type="application/octet-stream")
+
+
+@app.post("/upload")
+async def upload(request: Request) -> int:
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+    return size
