@@ -30,13 +30,23 @@ pub(super) struct Timers {
     idle_since: Option<Instant>,
     /// Since when request bodies are awaited, and how much arrived since.
     upload: Option<(Instant, u64)>,
-    /// Since when something is not acknowledged, and what had been by then.
-    unacked: Option<(Instant, u64)>,
+    /// What is not acknowledged.
+    unacked: Option<Unacked>,
     /// When the client was told that we leave.
     leaving: Option<Leaving>,
     /// The connection should be replaced.
     worn_out: bool,
     wake_at: Instant,
+}
+
+/// How things stood when something was found to be without acknowledgement.
+#[derive(Clone, Copy, Debug)]
+struct Unacked {
+    since: Instant,
+    /// Bytes that had been acknowledged by then.
+    released: u64,
+    /// The same, and those that had not.
+    all: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -218,9 +228,16 @@ impl H3 {
             return false;
         }
         let released = self.held.released();
-        let (since, before) = *self.timers.unacked.get_or_insert((clock.now, released));
-        let rate = MinRate { grace: SEND_TIMEOUT, ..MinRate::default() };
-        clock.is_due(Some(since + rate.allowance(released - before)))
+        let fresh =
+            Unacked { since: clock.now, released, all: released + self.held.bytes() as u64 };
+        let Unacked { since, released: before, all } = *self.timers.unacked.get_or_insert(fresh);
+        if !clock.is_due(Some(since + SEND_TIMEOUT)) {
+            return false;
+        }
+        // Each time anew: what went well for an hour is no reason to wait for another.
+        self.timers.unacked = Some(fresh);
+        clock.is_due(Some(clock.now + SEND_TIMEOUT));
+        released < all && released - before < RATE_MIN_BYTES_PER_S * SEND_TIMEOUT.as_secs()
     }
 
     fn due_streams(&mut self, clock: &mut Clock) -> Vec<(StreamKey, Due)> {
@@ -232,11 +249,8 @@ impl H3 {
         let crowded = self.unreturned >= H3_CONNECTION_WINDOW / 2;
         // A slow network is shared by all that wait for it, and is not the fault of one.
         let blocked = self.streams.iter().filter(|(_, stream)| stream.blocked.is_some()).count();
-        let rate = MinRate {
-            bytes_per_s: (RATE_MIN_BYTES_PER_S / blocked.max(1) as u64).max(1),
-            grace: SEND_TIMEOUT,
-        };
-        for (slot, stream) in &self.streams {
+        let share = RATE_MIN_BYTES_PER_S * SEND_TIMEOUT.as_secs() / blocked.max(1) as u64;
+        for (slot, stream) in &mut self.streams {
             let key = StreamKey { slot, id: stream.id };
             if stream.reading == Reading::Head && clock.is_due(Some(stream.opened + header_timeout))
             {
@@ -248,8 +262,14 @@ impl H3 {
                     due.push((key, Due::Refuse));
                 }
             }
-            if clock.is_due(stream.blocked.map(|(since, sent)| since + rate.allowance(sent))) {
-                due.push((key, Due::Reset));
+            if let Some((since, sent)) = stream.blocked
+                && clock.is_due(Some(since + SEND_TIMEOUT))
+            {
+                if sent < share.max(1) {
+                    due.push((key, Due::Reset));
+                }
+                stream.blocked = Some((clock.now, 0));
+                clock.is_due(Some(clock.now + SEND_TIMEOUT));
             }
         }
         if let Some(opened) = since {

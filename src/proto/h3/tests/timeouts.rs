@@ -272,3 +272,52 @@ fn a_client_that_acknowledges_nothing_is_given_up() {
         );
     }
 }
+
+#[test]
+fn what_went_well_before_a_stall_does_not_prolong_it() {
+    let mut raw = Raw::open_with(Windows { stream: 200_000, ..WIDE }, OPTIONS);
+    let stream = raw.begin(0, &head(&GET), true);
+    let head = Head::new(200, &[], BodyLength::Unknown);
+    raw.engine.respond(stream, &head.get(), DATE, false).unwrap();
+    let mut taken = 0;
+    // Fast, and always held back by something.
+    while taken < 3_000_000 {
+        let now = raw.now;
+        taken += raw.engine.body(stream, &vec![7; 1_000_000], false, now).unwrap();
+        raw.run();
+        raw.received(0);
+        raw.run();
+    }
+    // Then nothing is read any more.
+    let mut waited = Duration::ZERO;
+    let mut events = Vec::new();
+    while !events.contains(&Event::Reset { stream }) {
+        for event in std::mem::take(&mut events) {
+            assert_eq!(event, Event::Writable { stream });
+            let now = raw.now;
+            raw.engine.body(stream, &vec![7; 1_000_000], false, now).unwrap();
+        }
+        events = pass(&mut raw, Duration::from_secs(1));
+        waited += Duration::from_secs(1);
+        assert!(waited <= 2 * SEND_TIMEOUT + Duration::from_secs(1), "still held");
+    }
+}
+
+#[test]
+fn a_response_of_which_a_little_is_always_on_its_way_goes_on() {
+    let mut raw = Raw::open();
+    let stream = raw.begin(0, &head(&GET), true);
+    let head = Head::new(200, &[], BodyLength::Unknown);
+    raw.engine.respond(stream, &head.get(), DATE, false).unwrap();
+    for _ in 0..200 {
+        // The piece before has arrived; this one has not when the clock is looked at.
+        let now = raw.now;
+        assert_eq!(raw.engine.body(stream, b"event", false, now), Ok(5));
+        raw.now += Duration::from_secs(1);
+        let now = raw.now;
+        raw.engine.handle_timeout(now);
+        assert!(raw.engine.held.bytes() > 0);
+        assert_eq!(raw.run(), []);
+    }
+    assert!(!raw.engine.is_closed());
+}
