@@ -158,6 +158,9 @@ pub const STREAMS_UNSENT_MAX: usize = 2 * EXCHANGE_WINDOW;
 pub const STREAMS_WINDOW: usize = 4 * EXCHANGE_WINDOW;
 /// ...but not less than [`EXCHANGE_WINDOW`] halved so many times. What it gets beyond that comes as its client reads.
 pub const WINDOW_HALVINGS_MAX: u8 = 6;
+/// A connection that has so many requests begun gets no more of them begun while more than half of what the workers may have is
+/// under way: a client that does not read must not have all of it.
+pub const STREAMS_SHARE: usize = 32;
 /// Events of one connection with many streams that are served before other connections get their turn.
 pub const STREAM_EVENTS_MAX: usize = 64;
 /// As [`H2_CONNECTION_WINDOW`], when workers leave so much lying that other streams of the connection could not send any more.

@@ -51,6 +51,7 @@ impl Core {
         let due = due.map(|(index, connection)| (index, connection.expired(now)));
         let due: Vec<_> = due.filter(|(_, expiry)| *expiry != Expiry::Never).collect();
         self.probe_half_closed();
+        self.look_at_held();
         for (index, expiry) in due {
             if expiry == Expiry::Engine {
                 self.time_out(index);
@@ -68,6 +69,24 @@ impl Core {
             } else {
                 self.lose(index);
             }
+        }
+    }
+
+    /// Requests that were held back because there was so much under way: nobody says when there is less.
+    fn look_at_held(&mut self) {
+        let held = self.connections.iter().filter(|(_, connection)| {
+            connection.streams.as_ref().is_some_and(|streams| streams.holds)
+        });
+        let held: Vec<_> = held.map(|(index, _)| index).collect();
+        let quic = self.quic_connections.iter().filter(|(_, connection)| {
+            connection.streams.as_ref().is_some_and(|streams| streams.holds)
+        });
+        let quic: Vec<_> = quic.map(|(index, _)| index).collect();
+        for index in held {
+            self.touch(index);
+        }
+        for index in quic {
+            self.touch_quic(index);
         }
     }
 

@@ -188,6 +188,15 @@ impl Links {
         self.slots.iter().any(|(_, slot)| slot.takes_requests() && slot.may_begin(limits))
     }
 
+    /// True when more is under way than half of what the workers may have.
+    pub(super) fn are_half_full(&self, limits: &Limits) -> bool {
+        let active = self.slots.iter().filter(|(_, slot)| slot.takes_requests());
+        let (load, count) = active.fold((0_u64, 0_u64), |(load, count), (_, slot)| {
+            (load + u64::from(slot.load.get()), count + 1)
+        });
+        2 * load > count * u64::from(limits.inflight_max)
+    }
+
     /// Lets the other shards know whether this one waits for room.
     pub(super) fn want(&mut self, waiting: bool) {
         for (_, slot) in &mut self.slots {

@@ -59,6 +59,8 @@ pub(super) struct Streams<E> {
     unsent: usize,
     /// The windows of all streams' responses.
     granted: usize,
+    /// Requests are not begun for now.
+    pub(super) holds: bool,
     /// The client was asked for no more requests.
     pub(super) leaving: bool,
 }
@@ -119,7 +121,16 @@ pub(super) struct Stream<'a, E> {
 
 impl<E: Engine> Streams<E> {
     pub(super) fn new(engine: E, access: Access) -> Self {
-        Self { engine, access, entries: Vec::new(), open: 0, unsent: 0, granted: 0, leaving: false }
+        Self {
+            engine,
+            access,
+            entries: Vec::new(),
+            open: 0,
+            unsent: 0,
+            granted: 0,
+            holds: false,
+            leaving: false,
+        }
     }
 
     /// Streams whose response is not with the engine to its end.
@@ -483,7 +494,10 @@ impl Core {
     pub(super) fn pump<E: Engine>(&mut self, index: usize) -> bool {
         // Taken out for the while: nothing below looks for a stream in its place.
         let Some(mut streams) = E::place(self, index).and_then(Option::take) else { return false };
-        streams.engine.hold_requests(streams.unsent > limits::STREAMS_UNSENT_MAX);
+        streams.holds = streams.unsent > limits::STREAMS_UNSENT_MAX
+            || (streams.open >= limits::STREAMS_SHARE
+                && self.links.are_half_full(&self.options.limits));
+        streams.engine.hold_requests(streams.holds);
         let mut after = After::default();
         let more =
             (0..limits::STREAM_EVENTS_MAX).all(|_| self.step(index, &mut streams, &mut after));
