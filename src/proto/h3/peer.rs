@@ -13,6 +13,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use boring::ssl::{SslContextBuilder, SslMethod};
+
 use super::{Batch, Buffers, H3, Options, Quic, bound};
 use crate::{
     limits::{H3_BATCH_SEGMENTS_MAX, H3_BATCH_SIZE_MAX},
@@ -87,7 +89,10 @@ pub(crate) const WIDE: Windows =
     Windows { connection: 10_000_000, stream: 10_000_000, control: 10_000 };
 
 pub(crate) fn client_config(windows: Windows) -> quiche::Config {
-    let mut config = quiche::Config::new(quiche::PROTOCOL_VERSION).unwrap();
+    // Without the system's authorities, which quiche would read: the client believes everybody.
+    let context = SslContextBuilder::new(SslMethod::tls()).unwrap();
+    let mut config =
+        quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, context).unwrap();
     config.set_application_protos(quiche::h3::APPLICATION_PROTOCOL).unwrap();
     config.verify_peer(false);
     config.set_max_idle_timeout(60_000);
