@@ -93,7 +93,7 @@ def test_client_and_server_agree_on_a_version(secure: Server, option: str, versi
 
 
 def test_http_2_can_be_left_out(serve: Serve) -> None:
-    server = serve("echo:app", "--http", "1", scheme="https").ready()
+    server = serve("echo:app", "--http", "1", version="h1-tls").ready()
     url = f"https://127.0.0.1:{port(server)}/tag/curl"
     assert curl("-k", "--http2", "-w", " %{http_version}", url) == '{"tag":"curl"} 1.1'
 
