@@ -75,6 +75,8 @@ pub(super) struct QuicConnection {
     shaking: bool,
     /// What workers are told of its TLS session, from the end of the handshake on.
     pub(super) told: Option<Told>,
+    /// Paths that its client has left, ours and its address, on which something may be on its way.
+    left: Vec<(SocketAddr, SocketAddr)>,
     /// Output that is not to be sent before this, for the sake of the network.
     held: Option<(Instant, DatagramBatch)>,
     /// When it has to be looked at, if nothing happens before.
@@ -121,6 +123,36 @@ impl Quic {
         if self.spare.len() < limits::UDP_SENDS_MAX {
             buffer.clear();
             self.spare.push(buffer);
+        }
+    }
+
+    /// Has QUIC take for lost what was on its way on a path that a client has left; false when it has to be tried again. Of
+    /// itself it waits for acknowledgements of what it sent there later, and there is no such thing. So it is made to send a
+    /// PING on that path, which it does as soon as a timer of the path has expired, and the packet goes to where the client is
+    /// now: packets are bound to keys and not to addresses.
+    fn give_up_path(
+        &mut self,
+        transport: &mut h3::Quic,
+        (local, peer): (SocketAddr, SocketAddr),
+        now_at: Option<SocketAddr>,
+    ) -> bool {
+        let Some(to) = now_at else { return true };
+        if transport.send_ack_eliciting_on_path(local, peer).is_err() {
+            return true;
+        }
+        let mut data = self.spare.pop().unwrap_or_default();
+        data.resize(limits::QUIC_DATAGRAM_SIZE_MAX, 0);
+        match transport.send_on_path(&mut data, Some(local), Some(peer)) {
+            Ok((len, _)) => {
+                data.truncate(len);
+                let from = local.ip();
+                self.outgoing.push_back(DatagramBatch { data, segment: len, from, to, ecn: 0 });
+                true
+            }
+            Err(error) => {
+                self.give(data);
+                error != quiche::Error::Done
+            }
         }
     }
 
@@ -228,6 +260,7 @@ impl Core {
             dirty: false,
             shaking: true,
             told: None,
+            left: Vec::new(),
             held: None,
             wake: None,
             armed: None,
@@ -292,6 +325,10 @@ impl Core {
         if let Err(error) = quic.endpoint.refresh(index, transport) {
             tracing::error!("no ids for a QUIC connection: {error}");
         }
+        if !connection.left.is_empty() {
+            let to = streams.access.direct.peer;
+            connection.left.retain(|path| !quic.give_up_path(transport, *path, to));
+        }
         if connection.shaking && transport.is_established() {
             connection.shaking = false;
             connection.told = Some(Told::of_quic(transport.as_mut()));
@@ -302,6 +339,8 @@ impl Core {
             if let quiche::PathEvent::PeerMigrated(_, peer) = event {
                 tracing::debug!("a QUIC client has moved to {peer}");
                 streams.access.direct.peer = Some(peer);
+                let left = transport.path_stats().filter(|path| !path.active);
+                connection.left = left.map(|path| (path.local_addr, path.peer_addr)).collect();
             }
         }
     }

@@ -368,6 +368,43 @@ fn a_client_that_moves_keeps_its_requests_and_is_known_by_its_new_address() {
 }
 
 #[test]
+fn a_client_that_moves_in_the_middle_of_a_response_gets_all_of_it() {
+    let mut stage = stage();
+    let mut visitor = Visitor::welcome(&mut stage);
+    let asked = visitor.ask("GET", "/user/1", true);
+    visitor.talk(&mut stage);
+    let id = stage.take();
+    let body: Vec<u8> = (0..=250).cycle().take(60_000).collect();
+    stage.respond(id, Some(60_000), &body[..16_000], false);
+    assert_eq!(stage.lane.send_body(id, &body[16_000..], true).unwrap(), Some(44_000));
+    stage.publish();
+    stage.catch_up();
+    // What was sent goes to an address where nobody is any more.
+    let lost = stage.take_datagrams();
+    assert!(lost.iter().map(|batch| batch.data.len()).sum::<usize>() > 10_000);
+    let moved = address("198.51.100.7:5999");
+    visitor.quic.send_ack_eliciting().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !visitor.answers.get(&asked).is_some_and(|answer| answer.ended) {
+        assert!(Instant::now() < deadline, "{} bytes", visitor.answer(asked).body.len());
+        for datagram in visitor.output() {
+            stage.datagrams_arrive(moved, &datagram, datagram.len());
+        }
+        stage.settle();
+        stage.catch_up();
+        for batch in stage.take_datagrams().into_iter().filter(|batch| batch.to == moved) {
+            for datagram in batch.data.chunks(batch.segment) {
+                visitor.input(&mut datagram.to_vec());
+            }
+        }
+        if visitor.quic.timeout().is_some_and(|left| left.is_zero()) {
+            visitor.quic.on_timeout();
+        }
+    }
+    assert!(visitor.answer(asked).body == body);
+}
+
+#[test]
 fn a_datagram_at_the_wrong_shard_is_handed_on() {
     let keys = Arc::new(Keys::new(Instant::now()).unwrap());
     let mut right = stage_of(1, &keys, Vec::new());
