@@ -105,6 +105,7 @@ fn messages(c: &mut Criterion) {
         secure: false,
         tls: None,
         websocket: false,
+        halvings: 0,
         body: &[],
         end: true,
     };

@@ -153,7 +153,11 @@ pub const CALL_SIZE_MAX: usize = 256 * 1024 * 1024;
 pub const CALL_NAME_SIZE_MAX: usize = START_LINE_SIZE_MAX;
 
 /// While the streams of a connection hold more of their responses than this, none of its further requests is begun.
-pub const STREAMS_UNSENT_MAX: usize = 4 * EXCHANGE_WINDOW;
+pub const STREAMS_UNSENT_MAX: usize = 2 * EXCHANGE_WINDOW;
+/// The windows of all responses of one connection with many streams: each new one gets a quarter of what is left of this...
+pub const STREAMS_WINDOW: usize = 4 * EXCHANGE_WINDOW;
+/// ...but not less than [`EXCHANGE_WINDOW`] halved so many times. What it gets beyond that comes as its client reads.
+pub const WINDOW_HALVINGS_MAX: u8 = 6;
 /// Events of one connection with many streams that are served before other connections get their turn.
 pub const STREAM_EVENTS_MAX: usize = 64;
 /// As [`H2_CONNECTION_WINDOW`], when workers leave so much lying that other streams of the connection could not send any more.

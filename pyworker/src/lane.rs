@@ -116,6 +116,16 @@ impl Hasher for IdHasher {
 }
 
 type Books = HashMap<u64, Open, BuildHasherDefault<IdHasher>>;
+type Narrow = HashMap<u64, u64, BuildHasherDefault<IdHasher>>;
+
+/// A new entry, with the window that its request came with.
+fn opened(narrow: &Narrow, id: u64, fate: Arc<Fate>, input: Input, credit_due: u64) -> Open {
+    let mut open = Open::new(fate, input, credit_due);
+    if let Some(window) = narrow.get(&id) {
+        open.output.credit = *window;
+    }
+    open
+}
 
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -123,6 +133,8 @@ pub(crate) struct Lane {
     open: Books,
     /// Exchanges with something to write, in the order of their turns.
     ready: VecDeque<u64>,
+    /// The windows of those exchanges that began with less than a whole one.
+    narrow: Narrow,
     /// Exchanges whose credit record found no room.
     owing: Vec<u64>,
     in_flight: usize,
@@ -134,6 +146,7 @@ impl Lane {
         Self {
             lane: WorkerLane::new(own, peer, bell.into()),
             open: Books::default(),
+            narrow: Narrow::default(),
             ready: VecDeque::new(),
             owing: Vec::new(),
             in_flight: 0,
@@ -178,6 +191,9 @@ impl Lane {
         match message {
             ToWorker::Request(arrived) => {
                 self.in_flight += 1;
+                if arrived.halvings > 0 {
+                    self.narrow.insert(id, (EXCHANGE_WINDOW >> arrived.halvings) as u64);
+                }
                 request.copy_from(&arrived);
                 let takes = takes(request.route);
                 if request.websocket && takes.messages {
@@ -225,7 +241,8 @@ impl Lane {
         let (body, expects) = (request.inline_body(), request.expects_continue());
         if streams {
             let input = Input::Stream { waiting: body.to_vec(), ended: false };
-            let open = Open { expects, ..Open::new(Arc::clone(&fate), input, 0) };
+            let open = opened(&self.narrow, id, Arc::clone(&fate), input, 0);
+            let open = Open { expects, ..open };
             self.open.insert(id, open);
             return Event::Stream { id, request, fate };
         }
@@ -234,7 +251,8 @@ impl Lane {
         let mut start = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
         start.extend_from_slice(body);
         let input = Input::Whole { request, body: start };
-        self.open.insert(id, Open { expects, ..Open::new(fate, input, credit_due) });
+        let open = opened(&self.narrow, id, fate, input, credit_due);
+        self.open.insert(id, Open { expects, ..open });
         Event::Noted
     }
 
@@ -312,7 +330,8 @@ impl Lane {
 
     /// The entry of an exchange; made for one whose handler's first step is running.
     fn entry(&mut self, id: u64, fate: &Arc<Fate>) -> &mut Open {
-        self.open.entry(id).or_insert_with(|| Open::new(Arc::clone(fate), Input::Done, 0))
+        let Self { open, narrow, .. } = self;
+        open.entry(id).or_insert_with(|| opened(narrow, id, Arc::clone(fate), Input::Done, 0))
     }
 
     /// Enters an exchange whose request has come whole, and whose handler begins later.
@@ -383,6 +402,9 @@ impl Lane {
     /// END or ABORT was written.
     fn close(&mut self, id: u64, stage: Stage) {
         self.in_flight -= 1;
+        if !self.narrow.is_empty() {
+            self.narrow.remove(&id);
+        }
         if self.open.is_empty() {
             return;
         }
@@ -401,6 +423,9 @@ impl Lane {
         head: &Head,
         body: &[u8],
     ) -> Result<bool, Fault> {
+        if self.narrow.get(&id).is_some_and(|window| *window < body.len() as u64) {
+            return Ok(false);
+        }
         let response = head.response(Some(body.len() as u64), body, true);
         let written = response.end && self.lane.send_response(id, &response)?;
         if written {

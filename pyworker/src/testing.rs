@@ -187,6 +187,7 @@ impl EdgeSide {
                 }),
             }),
             websocket,
+            halvings: 0,
             body: &body,
             end,
         };

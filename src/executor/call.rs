@@ -138,6 +138,7 @@ impl Submission {
             secure: false,
             tls: None,
             websocket: false,
+            halvings: 0,
             body: if whole { &self.body } else { &[] },
             end: whole,
         }

@@ -509,6 +509,7 @@ mod tests {
             secure: false,
             tls: None,
             websocket: false,
+            halvings: 0,
             body: b"hello",
             end: true,
         };
@@ -719,6 +720,7 @@ mod tests {
                 secure: true,
                 tls: Some(tls),
                 websocket: true,
+                halvings: 3,
                 body: b"body",
                 end: true,
             };
@@ -727,6 +729,7 @@ mod tests {
             let Ok(Some((1, ToWorker::Request(got)))) = worker.receive() else { panic!() };
             assert_eq!((got.tls, got.blob, got.body), (Some(tls), &blob[..], &b"body"[..]));
             assert!(got.secure && got.websocket);
+            assert_eq!(got.halvings, 3);
         }
     }
 
@@ -769,6 +772,7 @@ mod tests {
                 certificate: Some(certificate),
             }),
             websocket: false,
+            halvings: 0,
             body: &body,
             end: false,
         };

@@ -23,7 +23,7 @@ use crate::limits;
 /// "FAEdLane", little-endian: what a segment starts with.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"FAEdLane");
 /// Grows with every change of what either side writes.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// First bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -13,7 +13,7 @@ use super::{fault::Fault, ring::Claim, ring::Record};
 use crate::{
     limits::{
         CLIENT_CERTIFICATE_SIZE_MAX, EXCHANGE_WINDOW, HEAD_FIELDS_MAX, RECORD_ALIGN,
-        RECORD_SIZE_MAX, RECORD_TABLES_SIZE_MAX, ROUTE_PARAMS_MAX,
+        RECORD_SIZE_MAX, RECORD_TABLES_SIZE_MAX, ROUTE_PARAMS_MAX, WINDOW_HALVINGS_MAX,
     },
     span::{Field, Span},
 };
@@ -178,6 +178,8 @@ mod marks {
     pub(super) const WEBSOCKET: u8 = 2;
     /// A [`super::CertificateFixed`] and what it counts stand between blob and body.
     pub(super) const CERTIFICATE: u8 = 4;
+    /// From this bit on: how often the window of its response is halved.
+    pub(super) const HALVINGS_SHIFT: u32 = 3;
 }
 
 /// First byte of every version of TLS (RFC 8446 §4.2.1).
@@ -286,6 +288,8 @@ pub struct Request<'a> {
     pub tls: Option<Tls<'a>>,
     /// The client asks for a WebSocket (RFC 6455): there is no body; what follows a 101 are messages.
     pub websocket: bool,
+    /// Response-body bytes that may be sent before the edge gives credit: `EXCHANGE_WINDOW`, halved so many times.
+    pub halvings: u8,
     /// The first bytes of the body, at most `INLINE_BODY_SIZE_MAX`.
     pub body: &'a [u8],
     /// The body ends here.
@@ -363,7 +367,8 @@ impl Request<'_> {
             authority: self.authority,
             marks: mark(self.secure, marks::SECURE)
                 | mark(self.websocket, marks::WEBSOCKET)
-                | mark(certificate.is_some(), marks::CERTIFICATE),
+                | mark(certificate.is_some(), marks::CERTIFICATE)
+                | (self.halvings.min(WINDOW_HALVINGS_MAX) << marks::HALVINGS_SHIFT),
             tls_version,
             cipher_suite: self.tls.map_or(0, |tls| tls.cipher_suite),
         };
@@ -590,6 +595,7 @@ pub(crate) fn parse_request(payload: &[u8], end: bool) -> Option<Request<'_>> {
             certificate,
         }),
         websocket: is_marked(marks::WEBSOCKET),
+        halvings: (fixed.marks >> marks::HALVINGS_SHIFT).min(WINDOW_HALVINGS_MAX),
         body,
         end,
     })

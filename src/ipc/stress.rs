@@ -147,6 +147,7 @@ fn request(blob: &[u8], end: bool) -> Request<'_> {
         secure: false,
         tls: None,
         websocket: false,
+        halvings: 0,
         body: &[],
         end,
     }

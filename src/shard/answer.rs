@@ -248,18 +248,25 @@ impl Core {
 
     /// Everything that was received of a response has been sent: the worker may send as much again.
     pub(super) fn return_credit(&mut self, exchange: usize) {
-        // Small answers are not worth a record; half a window keeps the worker going.
-        let due = self.exchanges.get_mut(exchange).map_or(0, |entry| entry.credit_due());
-        if due < limits::EXCHANGE_WINDOW / 2 {
+        let Some(entry) = self.exchanges.get_mut(exchange) else { return };
+        if !entry.is_credit_worth_it() {
             return;
         }
+        let (due, limit, client) = (entry.credit_due(), entry.limit(), entry.client);
+        let more = client.map_or(0, |client| self.headroom(client, limit));
         let id = self.exchanges.id(exchange);
         let Some(entry) = self.exchanges.get_mut(exchange) else { return };
         let slot = entry.link.and_then(|link| self.links.get_mut(link));
         let Some(slot) = slot.filter(|slot| slot.usable()) else { return };
         slot.touched = true;
-        match slot.lane.send_credit(id, due as u64) {
-            Ok(true) => entry.credit_returned(due),
+        match slot.lane.send_credit(id, (due + more) as u64) {
+            Ok(true) => {
+                entry.credit_returned(due);
+                entry.widened(more);
+                if let Some(client) = client {
+                    self.widen(client, more);
+                }
+            }
             Ok(false) => self.list(exchange),
             Err(fault) => slot.fault = Some(fault),
         }

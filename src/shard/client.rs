@@ -201,6 +201,40 @@ impl Core {
         }
     }
 
+    /// How much wider than `limit` the window of a client's response may become.
+    pub(super) fn headroom(&self, client: Client, limit: usize) -> usize {
+        match client {
+            Client::Http1(_) => 0,
+            Client::Http2(at, _) => {
+                let streams = self.connections.get(at).and_then(|c| c.streams.as_ref());
+                streams.map_or(0, |streams| streams.headroom(limit))
+            }
+            Client::Http3(at, _) => {
+                let streams = self.quic_connections.get(at).and_then(|c| c.streams.as_ref());
+                streams.map_or(0, |streams| streams.headroom(limit))
+            }
+        }
+    }
+
+    /// The window of a client's response has become wider.
+    pub(super) fn widen(&mut self, client: Client, bytes: usize) {
+        match client {
+            Client::Http1(_) => {}
+            Client::Http2(at, stream) => {
+                let streams = self.connections.get_mut(at).and_then(|c| c.streams.as_mut());
+                if let Some(streams) = streams {
+                    streams.widen(stream, bytes);
+                }
+            }
+            Client::Http3(at, stream) => {
+                let streams = self.quic_connections.get_mut(at).and_then(|c| c.streams.as_mut());
+                if let Some(streams) = streams {
+                    streams.widen(stream, bytes);
+                }
+            }
+        }
+    }
+
     /// True when everything that a worker has sent to a client is on its way.
     pub(super) fn has_sent_all(&self, client: Client) -> bool {
         match client {

@@ -51,7 +51,10 @@ pub(super) struct Exchange {
     pub(super) close_due: Option<Box<(u16, Vec<u8>)>>,
     /// The CANCEL record is still to be written, for this reason.
     pub(super) cancel_due: Option<Cancellation>,
-    /// Response-body bytes that the worker may still send.
+    /// Response-body bytes that may be under way, and at first were.
+    limit: usize,
+    first_limit: usize,
+    /// Those that the worker may still send.
     window: usize,
     /// Response-body bytes that arrived and for which no credit was returned yet.
     unreturned: usize,
@@ -129,6 +132,22 @@ impl Exchange {
         self.unreturned
     }
 
+    /// True when it is worth a record: small answers are not, and half a window keeps the worker going.
+    pub(super) fn is_credit_worth_it(&self) -> bool {
+        self.unreturned > 0 && self.unreturned >= self.limit / 2
+    }
+
+    /// Response-body bytes that may be under way.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The credit record gave so many bytes more than were returned.
+    pub(super) fn widened(&mut self, bytes: usize) {
+        self.limit += bytes;
+        self.window += bytes;
+    }
+
     /// The credit record was written.
     pub(super) fn credit_returned(&mut self, bytes: usize) {
         self.unreturned -= bytes;
@@ -153,8 +172,8 @@ pub(super) struct Exchanges {
 }
 
 impl Exchanges {
-    /// A new exchange; its index here.
-    pub(super) fn insert(&mut self, client: Client, now: Instant) -> usize {
+    /// A new exchange, whose response has this window; its index here.
+    pub(super) fn insert(&mut self, client: Client, limit: usize, now: Instant) -> usize {
         let serial = self.next_serial();
         self.entries.insert(Exchange {
             serial,
@@ -172,7 +191,9 @@ impl Exchanges {
             debt: None,
             close_due: None,
             cancel_due: None,
-            window: EXCHANGE_WINDOW,
+            limit,
+            first_limit: limit,
+            window: limit,
             unreturned: 0,
             listed: false,
             started: now,
@@ -193,7 +214,8 @@ impl Exchanges {
         exchange.serial = serial;
         (exchange.link, exchange.position) = (None, 0);
         exchange.responded = false;
-        (exchange.window, exchange.unreturned) = (EXCHANGE_WINDOW, 0);
+        exchange.limit = exchange.first_limit;
+        (exchange.window, exchange.unreturned) = (exchange.limit, 0);
         if let Some(line) = &mut exchange.line {
             (line.status, line.bytes) = (0, 0);
         }
@@ -274,7 +296,7 @@ mod tests {
         let mut exchanges = Exchanges::default();
         let now = Instant::now();
         let mut give = |connection, link| {
-            let index = exchanges.insert(Client::Http1(connection), now);
+            let index = exchanges.insert(Client::Http1(connection), EXCHANGE_WINDOW, now);
             exchanges.get_mut(index).unwrap().link = Some(link);
             index
         };
@@ -289,7 +311,7 @@ mod tests {
 
         exchanges.remove(first);
         assert_eq!(exchanges.find(id, 1), Ok(None), "it has ended");
-        let again = exchanges.insert(Client::Http1(0), now);
+        let again = exchanges.insert(Client::Http1(0), EXCHANGE_WINDOW, now);
         assert_eq!(again, first);
         assert_eq!(exchanges.find(id, 1), Ok(None), "the slot's new tenant is another exchange");
     }
@@ -297,7 +319,7 @@ mod tests {
     #[test]
     fn a_worker_that_sends_beyond_its_credit_is_at_fault() {
         let mut exchanges = Exchanges::default();
-        let index = exchanges.insert(Client::Http1(0), Instant::now());
+        let index = exchanges.insert(Client::Http1(0), EXCHANGE_WINDOW, Instant::now());
         let exchange = exchanges.get_mut(index).unwrap();
         assert_eq!(exchange.receive(EXCHANGE_WINDOW), Ok(()));
         assert_eq!(exchange.receive(1), Err(Fault::Credit { bytes: 1 }));
@@ -308,7 +330,7 @@ mod tests {
     #[test]
     fn an_exchange_that_was_taken_back_is_out_of_its_old_workers_reach() {
         let mut exchanges = Exchanges::default();
-        let index = exchanges.insert(Client::Http1(0), Instant::now());
+        let index = exchanges.insert(Client::Http1(0), EXCHANGE_WINDOW, Instant::now());
         exchanges.get_mut(index).unwrap().link = Some(1);
         let id = exchanges.id(index);
         exchanges.renew(index);

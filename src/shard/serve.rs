@@ -214,6 +214,7 @@ impl Core {
             direct: connection.origin(),
             route,
             websocket: websocket.is_some(),
+            halvings: 0,
             body,
             end,
         };
@@ -231,7 +232,7 @@ impl Core {
 
     /// Gives the request in `head` to a worker, or a place in the queue; `None` when there is neither.
     pub(super) fn admit(&mut self, asked: &Asked<'_>) -> Option<usize> {
-        let &Asked { client, direct, route, websocket, body, end } = asked;
+        let &Asked { client, direct, route, websocket, halvings, body, end } = asked;
         shift(&mut self.params, self.head.path);
         let head = &self.head;
         let origin = self.trusted.origin(head, direct);
@@ -256,11 +257,12 @@ impl Core {
             secure: origin.secure,
             tls: client.tls(&mut self.connections, &self.quic_connections),
             websocket,
+            halvings,
             body,
             end,
         };
         let now = self.clock.now;
-        let exchange = self.exchanges.insert(client, now);
+        let exchange = self.exchanges.insert(client, limits::EXCHANGE_WINDOW >> halvings, now);
         let Self { links, exchanges, .. } = self;
         if !self.queue.admit(links, exchanges, &self.options, (exchange, now), &request) {
             self.exchanges.remove(exchange);
@@ -405,6 +407,8 @@ pub(super) struct Asked<'a> {
     pub(super) direct: Origin,
     pub(super) route: u32,
     pub(super) websocket: bool,
+    /// See [`Request::halvings`].
+    pub(super) halvings: u8,
     /// The first bytes of its body.
     pub(super) body: &'a [u8],
     /// That is the whole request.

@@ -57,6 +57,8 @@ pub(super) struct Streams<E> {
     open: usize,
     /// Bytes of responses that the engine has not taken, of all streams.
     unsent: usize,
+    /// The windows of all streams' responses.
+    granted: usize,
     /// The client was asked for no more requests.
     pub(super) leaving: bool,
 }
@@ -77,6 +79,8 @@ struct Entry {
     counted: usize,
     /// What follows that.
     then: Then,
+    /// Its response's window.
+    granted: usize,
     websocket: Option<WebSocket>,
     /// Received on it and not decoded: at most the stream's window, for which no credit was given yet.
     heard: Vec<u8>,
@@ -95,6 +99,15 @@ enum Then {
     Nothing,
 }
 
+/// What events leave behind to be done when the streams are in their place again.
+#[derive(Debug, Default)]
+struct After {
+    /// WebSockets that have something to be decoded, or room to say something.
+    heard: Vec<StreamKey>,
+    /// Exchanges all of whose response so far is with the engine.
+    freed: Vec<usize>,
+}
+
 /// One stream, as a place for a response.
 pub(super) struct Stream<'a, E> {
     engine: &'a mut E,
@@ -106,7 +119,7 @@ pub(super) struct Stream<'a, E> {
 
 impl<E: Engine> Streams<E> {
     pub(super) fn new(engine: E, access: Access) -> Self {
-        Self { engine, access, entries: Vec::new(), open: 0, unsent: 0, leaving: false }
+        Self { engine, access, entries: Vec::new(), open: 0, unsent: 0, granted: 0, leaving: false }
     }
 
     /// Streams whose response is not with the engine to its end.
@@ -146,9 +159,31 @@ impl<E: Engine> Streams<E> {
         if self.entries.len() <= key.slot() {
             self.entries.resize_with(key.slot() + 1, || None);
         }
+        self.granted += entry.granted;
         if let Some(slot) = self.entries.get_mut(key.slot()) {
             debug_assert!(slot.is_none(), "an engine's slot has one stream at a time");
             self.open += usize::from(slot.replace(entry).is_none());
+        }
+    }
+
+    /// How often the window of one more response is halved, so that all of them together stay within bounds.
+    fn halvings(&self) -> u8 {
+        let share = limits::STREAMS_WINDOW.saturating_sub(self.granted) / 4;
+        let fits = |halvings: &u8| limits::EXCHANGE_WINDOW >> halvings <= share;
+        (0..limits::WINDOW_HALVINGS_MAX).find(fits).unwrap_or(limits::WINDOW_HALVINGS_MAX)
+    }
+
+    /// How much wider the window of a response may become whose client reads.
+    pub(super) fn headroom(&self, limit: usize) -> usize {
+        let share = limits::STREAMS_WINDOW.saturating_sub(self.granted) / 4;
+        share.min(limit).min(limits::EXCHANGE_WINDOW.saturating_sub(limit))
+    }
+
+    /// The window of a stream's response has become wider.
+    pub(super) fn widen(&mut self, key: StreamKey, bytes: usize) {
+        if let Some(stream) = self.stream(key) {
+            stream.entry.granted += bytes;
+            self.granted += bytes;
         }
     }
 
@@ -157,6 +192,7 @@ impl<E: Engine> Streams<E> {
         let entry = slot.take_if(|entry| entry.key == key);
         self.open -= usize::from(entry.is_some());
         self.unsent -= entry.as_ref().map_or(0, |entry| entry.counted);
+        self.granted -= entry.as_ref().map_or(0, |entry| entry.granted);
         entry
     }
 
@@ -249,6 +285,7 @@ impl Entry {
             at: 0,
             counted: 0,
             then: Then::More,
+            granted: 0,
             websocket: None,
             heard: Vec::new(),
         }
@@ -447,41 +484,45 @@ impl Core {
         // Taken out for the while: nothing below looks for a stream in its place.
         let Some(mut streams) = E::place(self, index).and_then(Option::take) else { return false };
         streams.engine.hold_requests(streams.unsent > limits::STREAMS_UNSENT_MAX);
-        let mut heard = Vec::new();
+        let mut after = After::default();
         let more =
-            (0..limits::STREAM_EVENTS_MAX).all(|_| self.step(index, &mut streams, &mut heard));
+            (0..limits::STREAM_EVENTS_MAX).all(|_| self.step(index, &mut streams, &mut after));
         if let Some(place) = E::place(self, index) {
             *place = Some(streams);
         }
-        for stream in heard {
+        // Here, where the streams are in their place again: a window may become wider.
+        for exchange in after.freed {
+            self.return_credit(exchange);
+        }
+        for stream in after.heard {
             self.listen_stream::<E>(index, stream);
         }
         more
     }
 
     /// The next event; false when there is none. WebSockets that have something to be decoded, or room to say something, are
-    /// noted in `heard`.
+    /// noted in `after`.
     fn step<E: Engine>(
         &mut self,
         index: usize,
         streams: &mut Streams<E>,
-        heard: &mut Vec<StreamKey>,
+        after: &mut After,
     ) -> bool {
         match streams.engine.poll_event(&mut self.head, self.clock.now) {
             None => return false,
             Some(Event::Request { stream, end, websocket }) => {
-                self.begin_stream(index, streams, stream, (end, websocket));
+                self.begin_stream(index, streams, stream, (end, websocket), after);
             }
             Some(Event::Body { stream, data, end }) if streams.hear(stream, &data, end) => {
-                heard.push(stream);
+                after.heard.push(stream);
             }
             Some(event) => {
                 if let Event::Writable { stream } = event
                     && streams.site(stream).is_some_and(|site| site.talk != Talk::Silent)
                 {
-                    heard.push(stream);
+                    after.heard.push(stream);
                 }
-                self.react(streams, event);
+                self.react(streams, event, after);
             }
         }
         true
@@ -494,6 +535,7 @@ impl Core {
         streams: &mut Streams<E>,
         stream: StreamKey,
         (mut end, websocket): (bool, bool),
+        after: &mut After,
     ) {
         let Access { direct, redirects, .. } = streams.access;
         let found = match websocket && !redirects {
@@ -512,10 +554,11 @@ impl Core {
             // What is here of the body goes with the head: then one record may carry the whole request.
             match streams.engine.poll_stream_event(stream, self.clock.now) {
                 Some(Event::Body { data, end: last, .. }) => (body, end) = (data, last),
-                Some(event) => return self.react(streams, event),
+                Some(event) => return self.react(streams, event, after),
                 None => {}
             }
         }
+        let halvings = streams.halvings();
         let fits = body.len() <= limits::INLINE_BODY_SIZE_MAX;
         let (inline, rest) = if fits { (&body[..], &[][..]) } else { (&[][..], &body[..]) };
         let asked = Asked {
@@ -523,13 +566,16 @@ impl Core {
             direct,
             route,
             websocket: false,
+            halvings,
             body: inline,
             end: end && fits,
         };
         let Some(exchange) = self.admit(&asked) else {
             return self.answer_stream(streams, stream, &unavailable());
         };
-        streams.insert(Entry::new(stream, exchange, self.head.method == Method::Head, end));
+        let granted = limits::EXCHANGE_WINDOW >> halvings;
+        let entry = Entry::new(stream, exchange, self.head.method == Method::Head, end);
+        streams.insert(Entry { granted, ..entry });
         if !fits {
             self.upload(exchange, rest);
             if end {
@@ -550,7 +596,8 @@ impl Core {
         self.head.body = BodyLength::Empty;
         let direct = streams.access.direct;
         let client = E::client(index, stream);
-        let asked = Asked { client, direct, route, websocket: true, body: &[], end: true };
+        let asked =
+            Asked { client, direct, route, websocket: true, halvings: 0, body: &[], end: true };
         match self.admit(&asked) {
             Some(exchange) => {
                 let websocket = Some(websocket);
@@ -629,7 +676,7 @@ impl Core {
     }
 
     /// Something happened on a stream that is there.
-    fn react<E: Engine>(&mut self, streams: &mut Streams<E>, event: Event) {
+    fn react<E: Engine>(&mut self, streams: &mut Streams<E>, event: Event, after: &mut After) {
         let now = self.clock.now;
         match event {
             Event::Request { .. } => debug_assert!(false, "that is where a stream begins"),
@@ -650,7 +697,7 @@ impl Core {
             }
             Event::Writable { stream } => match streams.go_on(stream, now) {
                 Ok(None) => {}
-                Ok(Some(exchange)) => self.return_credit(exchange),
+                Ok(Some(exchange)) => after.freed.push(exchange),
                 Err(error) => {
                     tracing::error!("the application's response cannot be completed: {error}");
                     streams.engine.reset(stream, Cut::Internal);

@@ -202,7 +202,7 @@ struct Due {
 /// Serves a lane until it was cancelled on `/hang` or the test is over (`stop`).
 fn work(mut lane: WorkerLane, bell: &Doorbell, stop: &Doorbell) -> Vec<u64> {
     let (mut due, mut bodies, mut cancelled) =
-        (Vec::<Due>::new(), Vec::<(u64, Vec<u8>)>::new(), Vec::new());
+        (Vec::<Due>::new(), Vec::<(u64, Vec<u8>, usize)>::new(), Vec::new());
     loop {
         loop {
             let mut answer = None;
@@ -211,14 +211,15 @@ fn work(mut lane: WorkerLane, bell: &Doorbell, stop: &Doorbell) -> Vec<u64> {
                 None => break,
                 Some((id, ToWorker::Request(request))) => match request.route {
                     0 => {
-                        bodies.push((id, request.body.to_vec()));
+                        let window = limits::EXCHANGE_WINDOW >> request.halvings;
+                        bodies.push((id, request.body.to_vec(), window));
                         credit = Some((id, request.body.len()));
                         answer = request.end.then_some(id);
                     }
                     1 => due.push(Due {
                         exchange: id,
                         body: request.params[0].of(request.blob).unwrap().to_vec(),
-                        credit: limits::EXCHANGE_WINDOW,
+                        credit: limits::EXCHANGE_WINDOW >> request.halvings,
                         begun: false,
                     }),
                     2 => due.push(Due {
@@ -226,13 +227,13 @@ fn work(mut lane: WorkerLane, bell: &Doorbell, stop: &Doorbell) -> Vec<u64> {
                         body: (0..20_000_000_u32)
                             .map(|i| b'a' + u8::try_from(i % 26).unwrap())
                             .collect(),
-                        credit: limits::EXCHANGE_WINDOW,
+                        credit: limits::EXCHANGE_WINDOW >> request.halvings,
                         begun: false,
                     }),
                     _ => {}
                 },
                 Some((id, ToWorker::Body { data, end })) => {
-                    let body = bodies.iter_mut().find(|(exchange, _)| *exchange == id).unwrap();
+                    let body = bodies.iter_mut().find(|(exchange, ..)| *exchange == id).unwrap();
                     body.1.extend_from_slice(data);
                     credit = Some((id, data.len()));
                     answer = end.then_some(id);
@@ -254,9 +255,9 @@ fn work(mut lane: WorkerLane, bell: &Doorbell, stop: &Doorbell) -> Vec<u64> {
                 assert!(lane.send_credit(id, bytes as u64).unwrap());
             }
             if let Some(id) = answer {
-                let at = bodies.iter().position(|(exchange, _)| *exchange == id).unwrap();
-                let (exchange, body) = bodies.swap_remove(at);
-                due.push(Due { exchange, body, credit: limits::EXCHANGE_WINDOW, begun: false });
+                let at = bodies.iter().position(|(exchange, ..)| *exchange == id).unwrap();
+                let (exchange, body, credit) = bodies.swap_remove(at);
+                due.push(Due { exchange, body, credit, begun: false });
             }
         }
         pump(&mut lane, &mut due);

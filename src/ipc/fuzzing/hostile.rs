@@ -154,6 +154,7 @@ impl Case {
             secure: false,
             tls: None,
             websocket: false,
+            halvings: 0,
             body: &[],
             end: false,
         };

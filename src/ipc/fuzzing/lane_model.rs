@@ -174,6 +174,7 @@ impl End {
                     secure: false,
                     tls: tls_of(blob),
                     websocket: false,
+                    halvings: 0,
                     body: b"inline",
                     end,
                 };

@@ -127,6 +127,7 @@ mod tests {
             secure: false,
             tls: None,
             websocket: false,
+            halvings: 0,
             body,
             end,
         }

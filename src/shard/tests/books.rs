@@ -216,7 +216,7 @@ fn an_exchange_is_on_the_list_of_debtors_once_whoever_had_its_slot_before() {
     let (now, mut last) = (core.clock.now, 0);
     for _ in 0..10 {
         core.exchanges.remove(last);
-        last = core.exchanges.insert(Client::Http1(0), now);
+        last = core.exchanges.insert(Client::Http1(0), limits::EXCHANGE_WINDOW, now);
         let entry = core.exchanges.get_mut(last).unwrap();
         (entry.link, entry.cancel_due) = (Some(0), Some(Cancellation::ClientGone));
         core.list(last);

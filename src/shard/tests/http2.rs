@@ -440,11 +440,12 @@ fn a_client_that_takes_nothing_stops_its_own_worker_and_begins_no_more() {
     let mut stage = Stage::new();
     let mut peer = Peer::with(&mut stage, Builder::new().initial_window_size(0));
     let mut asked: Vec<_> = (0..8).map(|_| peer.ask(&mut stage, "GET", "/big")).collect();
-    let ids: Vec<_> = (0..8).map(|_| stage.take()).collect();
-    let window = vec![7; limits::EXCHANGE_WINDOW - limits::INLINE_BODY_SIZE_MAX];
-    for id in &ids {
+    for _ in 0..8 {
+        let (id, window) = take_window(&mut stage);
+        let window = vec![7; window];
+        let id = &id;
         stage.respond(*id, None, &window[..limits::INLINE_BODY_SIZE_MAX], false);
-        let mut at = 0;
+        let mut at = limits::INLINE_BODY_SIZE_MAX;
         while at < window.len() {
             at += stage.lane.send_body(*id, &window[at..], false).unwrap().unwrap_or(0);
             stage.publish();
@@ -480,6 +481,80 @@ fn a_client_that_takes_nothing_stops_its_own_worker_and_begins_no_more() {
     peer.run(&mut stage);
     assert_eq!(seen(&mut late), ok(b""));
     assert_eq!((stage.load.get(), stage.held()), (0, (2, 0)));
+}
+
+/// The next request at the worker: its id, and the window of its response.
+fn take_window(stage: &mut Stage) -> (u64, usize) {
+    match stage.lane.receive().unwrap() {
+        Some((id, ToWorker::Request(request))) => (id, limits::EXCHANGE_WINDOW >> request.halvings),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_windows_of_a_connections_responses_are_bounded_together() {
+    let mut stage = Stage::new();
+    let client = raw(&mut stage);
+    let requests: Vec<_> = (0..limits::H2_STREAMS_MAX).flat_map(|i| get(2 * i + 1)).collect();
+    for piece in requests.chunks(limits::RECV_BUFFER_SIZE as usize) {
+        stage.send(client, piece);
+    }
+    let streams = limits::H2_STREAMS_MAX as usize;
+    let windows: Vec<_> = (0..streams).map(|_| take_window(&mut stage).1).collect();
+    assert_eq!(windows[0], limits::EXCHANGE_WINDOW, "one alone has a whole one");
+    let least = limits::EXCHANGE_WINDOW >> limits::WINDOW_HALVINGS_MAX;
+    assert!(windows.iter().sum::<usize>() <= limits::STREAMS_WINDOW + streams * least);
+}
+
+#[test]
+fn a_narrow_window_grows_when_there_is_room_and_its_client_reads() {
+    let mut stage = Stage::new();
+    let mut peer = Peer::new(&mut stage);
+    let mut asked: Vec<_> = (0..20).map(|_| peer.ask(&mut stage, "GET", "/big")).collect();
+    let taken: Vec<_> = (0..20).map(|_| take_window(&mut stage)).collect();
+    let (last, window) = taken[19];
+    assert!(window < limits::EXCHANGE_WINDOW);
+    for (id, _) in &taken[..19] {
+        stage.respond(*id, Some(0), b"", true);
+    }
+    stage.respond(last, None, b"", false);
+    stage.publish();
+    peer.run(&mut stage);
+    let Poll::Ready(Ok(response)) = Pin::new(&mut asked[19]).poll(&mut cx()) else { panic!() };
+    let mut stream = response.into_body();
+    let (mut credit, mut most) = (window, 0);
+    for _ in 0..100 {
+        most = most.max(credit);
+        assert_eq!(stage.lane.send_body(last, &vec![7; credit], false), Ok(Some(credit)));
+        credit = 0;
+        stage.publish();
+        peer.run(&mut stage);
+        body(&mut stream).unwrap();
+        peer.run(&mut stage);
+        while let Some((_, message)) = stage.lane.receive().unwrap() {
+            let ToWorker::Credit(more) = message else { panic!("{message:?}") };
+            credit += usize::try_from(more).unwrap();
+        }
+        if most == limits::EXCHANGE_WINDOW {
+            break;
+        }
+    }
+    assert_eq!(most, limits::EXCHANGE_WINDOW);
+    assert_eq!(stage.held(), (1, 1));
+}
+
+#[test]
+fn a_worker_that_sends_beyond_a_narrow_window_is_at_fault() {
+    let mut stage = Stage::new();
+    let mut peer = Peer::new(&mut stage);
+    let _asked: Vec<_> = (0..20).map(|_| peer.ask(&mut stage, "GET", "/big")).collect();
+    let taken: Vec<_> = (0..20).map(|_| take_window(&mut stage)).collect();
+    let (last, window) = taken[19];
+    stage.respond(last, None, b"", false);
+    stage.lane.send_body(last, &vec![7; window + 1], false).unwrap();
+    stage.publish();
+    let faulty = std::iter::from_fn(|| stage.reports.try_recv().ok());
+    assert!(faulty.into_iter().any(|report| matches!(report, Report::Faulty { .. })));
 }
 
 #[test]
