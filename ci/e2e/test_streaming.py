@@ -105,11 +105,15 @@ def test_fifty_slow_clients_cost_little_memory(streams: Server, client: Client, 
     """50 responses of 100 MB that nobody reads. A figure for what a worker and the edge hold of them."""
     exchanges = [client.begin("GET", f"/download/async/many-{place}/1600") for place in range(50)]
     settled(asker, *(f"/counter/many-{place}" for place in range(50)))
+    # Where they share a connection, some may wait for the memory of others.
+    begun = [place for place in range(50) if number(asker, f"/counter/many-{place}")]
+    assert len(begun) == 50 or client.multiplexes
+    assert len(begun) > 3
     assert resident_kib(streams.pid) < 150 * 1024
     assert resident_kib(streams.worker_pid()) < 150 * 1024
     for exchange in exchanges:
         exchange.cancel()
-    log_has(asker, *(f"many-{place}: clean" for place in range(50)))
+    log_has(asker, *(f"many-{place}: clean" for place in begun))
 
 
 def test_fifty_slow_uploads_cost_little_memory(streams: Server, client: Client, asker: Client) -> None:
