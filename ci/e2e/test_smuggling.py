@@ -108,6 +108,8 @@ REFUSED: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_it_is_refused_and_what_lies_behind_it_is_not_read(echo: Server, name: str) -> None:
+    if name == "the HTTP/2 preface" and echo.version.scheme == "http":
+        pytest.skip("in clear it begins HTTP/2; over TLS the client has agreed on HTTP/1.1")
     request, status = REFUSED[name]
     with echo.connect(10) as connection:
         connection.send(request + HIDDEN)
