@@ -1,6 +1,7 @@
 """An HTTP/2 client on the `h2` package (PyPI), in clear with prior knowledge or over TLS.
 
-Invariant: the connection's window is large from the start, so only a stream's own can stop its content.
+Invariant: the connection's window is large import contextlib
+from the start, so only a stream's own can stop its content.
 """
 
 import socket
@@ -20,6 +21,7 @@ from h2.events import (
     StreamReset,
     TrailersReceived,
 )
+from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes
 from multiplexed import PIECE, Multiplexed
 from tls import TlsSocket
@@ -127,10 +129,15 @@ class Http2(Multiplexed):
     def room(self, stream: int) -> int:
         if len(self._unsent) > UNSENT_MAX:
             return 0
-        return min(PIECE, self._h2.local_flow_control_window(stream))
+        # A stream that the server has reset: the event that says so comes behind the one that is looked at.
+        try:
+            return min(PIECE, self._h2.local_flow_control_window(stream))
+        except StreamClosedError:
+            return 0
 
     def write(self, stream: int, data: bytes, *, end: bool) -> None:
-        self._h2.send_data(stream, data, end_stream=end)
+        with contextlib.suppress(StreamClosedError):
+            self._h2.send_data(stream, data, end_stream=end)
         self._unsent += self._h2.data_to_send()
 
     def consumed(self, stream: int, cost: int) -> None:
