@@ -4,6 +4,7 @@ Invariant: the connection's window is large import contextlib
 from the start, so only a stream's own can stop its content.
 """
 
+import contextlib
 import socket
 import ssl
 import struct
