@@ -1,7 +1,6 @@
 """An HTTP/2 client on the `h2` package (PyPI), in clear with prior knowledge or over TLS.
 
-Invariant: the connection's window is large import contextlib
-from the start, so only a stream's own can stop its content.
+Invariant: the connection's window is large from the start, so only a stream's own can stop its content.
 """
 
 import contextlib
