@@ -108,6 +108,8 @@ pub(super) struct Connection {
     pub(super) recv: Listen,
     /// Of the client's reset; see [`Self::may_miss_reset`].
     pub(super) hang_up: Listen,
+    /// The client's FIN is known to have come, perhaps behind bytes that were not received: no hang-up is looked for any more.
+    pub(super) fin_seen: bool,
     /// Reception ended once because there was no buffer.
     pub(super) starved: bool,
     pub(super) reading: Reading,
@@ -151,6 +153,7 @@ impl Connection {
             sending: 0,
             recv: Listen::Idle,
             hang_up: Listen::Idle,
+            fin_seen: false,
             starved: false,
             reading: Reading::Head,
             websocket: None,
@@ -288,7 +291,7 @@ impl Connection {
     /// True when the client's reset might go unnoticed, because bytes lie before it that are not being received, and nothing
     /// waits for it yet. (Seen on Linux 6.18: nor does the receive that takes them later report it.)
     pub(super) fn may_miss_reset(&self) -> bool {
-        let open = self.phase == Phase::Open && !self.at_end;
+        let open = self.phase == Phase::Open && !self.at_end && !self.fin_seen;
         open && self.hang_up == Listen::Idle && (self.starved || !self.wants_input())
     }
 

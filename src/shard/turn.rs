@@ -343,6 +343,8 @@ impl<D: Driver> Shard<D> {
     fn hung_up(&mut self, token: Token, event: &Event) {
         let Some(connection) = self.connection(token) else { return };
         connection.hang_up = Listen::Idle;
+        // What came before it is still to be received, and may be a whole request.
+        connection.fin_seen |= matches!(event, Event::EndOfStream);
         let open = connection.phase == Phase::Open;
         let index = token.index as usize;
         if open && matches!(event, Event::HungUp) {

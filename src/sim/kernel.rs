@@ -524,6 +524,8 @@ impl Kernel {
         let Some(op) = socket.hang_up else { return false };
         let event = if socket.reset_by_client {
             Event::HungUp
+        } else if socket.up_fin {
+            Event::EndOfStream
         } else if op.cancelled {
             Event::Failed(Errno::CANCELED)
         } else {

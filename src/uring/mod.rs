@@ -108,7 +108,8 @@ pub trait Driver {
     fn send_datagrams(&mut self, socket: BorrowedFd<'_>, batch: DatagramBatch, token: Token);
     /// Reports readability until cancelled (multishot, edge-triggered); never reads.
     fn poll(&mut self, fd: BorrowedFd<'_>, token: Token);
-    /// Reports, once, that a socket has hung up; also while nothing is received from it, and behind what was received.
+    /// Reports, once, that a socket has hung up (`HungUp`), or that its peer has sent FIN behind bytes that may not have been
+    /// received (`EndOfStream`); also while nothing is received from it.
     /// (A multishot receive is not woken again for a reset that came before it had taken the last byte.)
     fn hang_up(&mut self, socket: BorrowedFd<'_>, token: Token);
     /// Asks for the operation of this token to end; it completes without `more`, as `Failed(CANCELED)` if it had to be cut off.

@@ -356,7 +356,7 @@ impl Uring {
                     event
                 }
                 Operation::Poll => result.map_or_else(Event::Failed, |_| Event::Readable),
-                Operation::HangUp => result.map_or_else(Event::Failed, |_| Event::HungUp),
+                Operation::HangUp => result.map_or_else(Event::Failed, hung_up),
             };
             *armed -= usize::from(!more);
             completions.push(Completion { token, event, more });
@@ -364,6 +364,16 @@ impl Uring {
         for entry in mem::take(unfinished) {
             self.push(entry);
         }
+    }
+}
+
+/// What a hang-up's poll found: the kernel also reports, unasked, that the peer has ended its half alone.
+fn hung_up(found: u32) -> Event {
+    let gone = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+    if epoll::EventFlags::from_bits_retain(found).intersects(gone) {
+        Event::HungUp
+    } else {
+        Event::EndOfStream
     }
 }
 
@@ -460,7 +470,7 @@ impl Driver for Uring {
 
     fn hang_up(&mut self, socket: BorrowedFd<'_>, token: Token) {
         let user_data = self.arm(Operation::HangUp, token);
-        // No event is asked for: errors and hang-ups are reported unasked (poll(2)).
+        // No event is asked for: errors, hang-ups and FIN are reported unasked.
         let entry = opcode::PollAdd::new(Fd(socket.as_raw_fd()), 0).build();
         self.push(entry.user_data(user_data));
     }

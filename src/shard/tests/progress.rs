@@ -126,6 +126,25 @@ fn a_client_that_resets_while_its_input_waits_is_gone_at_once() {
 }
 
 #[test]
+fn a_client_that_ends_its_half_while_its_input_waits_is_served_what_it_asked_before() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n");
+    let id = stage.take();
+    let next = b"GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n";
+    let many = next.repeat(limits::INPUT_SIZE_MAX / next.len() + 1);
+    stage.send(client, &many);
+    stage.ends_unheard(client);
+    assert_eq!(stage.gauge(|gauges| &gauges.abandoned), 0);
+    stage.respond(id, Some(2), b"ok", true);
+    stage.publish();
+    let expected = 1 + many.len() / next.len();
+    assert_eq!(stage.sent(client).matches("HTTP/1.1 ").count(), expected);
+    stage.finish(client);
+    assert!(stage.shard.core.connections.is_empty());
+}
+
+#[test]
 fn a_request_that_arrives_after_the_drain_began_is_answered_with_close() {
     let mut stage = Stage::new();
     let client = stage.connect();

@@ -354,12 +354,21 @@ impl Stage {
 
     /// The client resets while nothing is received from it.
     pub(super) fn hangs_up(&mut self, client: Token) {
+        self.tell_hang_up(client, Event::HungUp);
+    }
+
+    fn tell_hang_up(&mut self, client: Token, event: Event) {
         let kernel = &mut self.shard.driver;
         let token = Token { kind: kind::HANG_UP, ..client };
         let at = kernel.hang_ups.iter().position(|other| *other == token).expect("it is watched");
         kernel.hang_ups.swap_remove(at);
-        kernel.push(token, Event::HungUp, false);
+        kernel.push(token, event, false);
         self.settle();
+    }
+
+    /// The client ends its half behind bytes that are not received from it.
+    pub(super) fn ends_unheard(&mut self, client: Token) {
+        self.tell_hang_up(client, Event::EndOfStream);
     }
 
     /// The kernel comes round to the sends.

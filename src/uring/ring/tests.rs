@@ -192,6 +192,20 @@ fn a_reset_is_told_behind_data_that_nobody_has_received() {
 }
 
 #[test]
+fn an_ended_half_is_told_as_such_behind_data_that_nobody_has_received() {
+    let mut uring = uring();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    client.write_all(b"unread").unwrap();
+    uring.hang_up(ours.as_fd(), token(HANG_UP, 1));
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let told = take_one(&mut uring);
+    assert_eq!((told.token, told.more), (token(HANG_UP, 1), false));
+    assert!(matches!(told.event, Event::EndOfStream), "{told:?}");
+}
+
+#[test]
 fn recv_goes_on_after_the_buffers_ran_out() {
     let mut uring = small(8, 64, 4);
     let (ours, mut theirs) = UnixStream::pair().unwrap();
