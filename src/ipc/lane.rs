@@ -50,6 +50,23 @@ impl Marks {
     }
 }
 
+/// A record that was taken; its bytes lie with the lane.
+#[derive(Debug)]
+enum Taken {
+    Inline(Record),
+    Chunked(Record),
+    /// Nothing of it counts.
+    Withdrawn(Record),
+}
+
+impl Taken {
+    fn record(&self) -> &Record {
+        match self {
+            Self::Inline(record) | Self::Chunked(record) | Self::Withdrawn(record) => record,
+        }
+    }
+}
+
 /// What both directions have in common.
 #[derive(Debug)]
 struct Lane {
@@ -170,14 +187,15 @@ impl Lane {
         Ok(Some(len))
     }
 
-    /// Takes the next record that concerns an exchange; gives and takes chunks on the way.
-    fn take(&mut self) -> Result<Option<(Record, Parsed<'_>)>, Fault> {
+    /// Takes the next record that concerns an exchange, for [`Lane::parsed`]; gives and takes chunks on the way.
+    fn take(&mut self) -> Result<Option<Taken>, Fault> {
         loop {
             self.payload.clear();
             let Some(record) = self.rx.take(&mut self.payload)? else { return Ok(None) };
-            if record.kind == Kind::Request as u16 {
-                // Before anybody acts on it: a request whose record counts as not taken was never begun.
-                self.rx.acknowledge();
+            // Before anybody acts on it: a request whose record counts as not taken was never begun.
+            let stands = record.kind != Kind::Request as u16 || self.rx.keep();
+            if !stands || record.kind == Kind::Withdrawn as u16 {
+                return Ok(Some(Taken::Withdrawn(record)));
             }
             if record.kind == Kind::Release as u16 {
                 // Each index ends a lease, so that a peer cannot keep this loop busy.
@@ -187,16 +205,25 @@ impl Lane {
             } else if Marks::may_be_chunked(&record) {
                 let chunk = parse_chunk(&self.payload)?;
                 self.read_chunk(chunk)?;
-                let parsed = if record.kind == Kind::Message as u16 {
-                    parse_piece(&record, &self.chunk)
-                } else {
-                    Parsed::Body { data: &self.chunk, end: record.flags & flags::END != 0 }
-                };
-                return Ok(Some((record, parsed)));
+                return Ok(Some(Taken::Chunked(record)));
             } else {
-                let parsed = parse(&record, &self.payload)?;
-                return Ok(Some((record, parsed)));
+                return Ok(Some(Taken::Inline(record)));
             }
+        }
+    }
+
+    /// What was taken last.
+    fn parsed(&self, taken: &Taken) -> Result<Parsed<'_>, Fault> {
+        match taken {
+            Taken::Inline(record) => parse(record, &self.payload),
+            Taken::Chunked(record) if record.kind == Kind::Message as u16 => {
+                Ok(parse_piece(record, &self.chunk))
+            }
+            Taken::Chunked(record) => {
+                Ok(Parsed::Body { data: &self.chunk, end: record.flags & flags::END != 0 })
+            }
+            // The edge withdraws, nobody else.
+            Taken::Withdrawn(record) => Err(Fault::Kind { kind: record.kind }),
         }
     }
 
@@ -381,8 +408,9 @@ impl EdgeLane {
 
     /// The next message, with the id of the exchange that the worker says it belongs to.
     pub fn receive(&mut self) -> Result<Option<(u64, FromWorker<'_>)>, Fault> {
-        let Some((record, parsed)) = self.0.take()? else { return Ok(None) };
-        let message = match parsed {
+        let Some(taken) = self.0.take()? else { return Ok(None) };
+        let record = *taken.record();
+        let message = match self.0.parsed(&taken)? {
             Parsed::Response(response) => FromWorker::Response(response),
             Parsed::Body { data, end } => FromWorker::Body { data, end },
             Parsed::Message(piece) => FromWorker::Message(piece),
@@ -445,10 +473,18 @@ impl WorkerLane {
         self.0.put(Kind::Abort, 0, exchange, &[])
     }
 
-    /// The next message, with the id of its exchange.
+    /// The next message, with the id of its exchange. A request that was withdrawn is not among them; what was written behind it
+    /// for its exchange is.
     pub fn receive(&mut self) -> Result<Option<(u64, ToWorker<'_>)>, Fault> {
-        let Some((record, parsed)) = self.0.take()? else { return Ok(None) };
-        let message = match parsed {
+        let taken = loop {
+            match self.0.take()? {
+                None => return Ok(None),
+                Some(Taken::Withdrawn(_)) => {}
+                Some(taken) => break taken,
+            }
+        };
+        let record = *taken.record();
+        let message = match self.0.parsed(&taken)? {
             Parsed::Request(request) => ToWorker::Request(request),
             Parsed::Body { data, end } => ToWorker::Body { data, end },
             Parsed::Message(piece) => ToWorker::Message(piece),
