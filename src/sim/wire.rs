@@ -226,7 +226,7 @@ impl Wire {
         fence(Ordering::SeqCst);
         let mut mark = [0; 8];
         self.peer.read(RING_OFFSET + self.place(start) + HEADER, &mut mark);
-        self.store(Word::Head, self.head)?;
+        // The rest of it is free with the next publication.
         Ok(mark != [0xFF; 8])
     }
 
