@@ -246,9 +246,7 @@ impl EdgeSide {
     /// Withdraws the request that lies there; false when it was taken.
     #[pyo3(signature = (id, position, *, shard = 0))]
     fn withdraw(&self, py: Python<'_>, id: u64, position: u64, shard: usize) -> PyResult<bool> {
-        self.with(py, shard, |lane| {
-            Ok(lane.withdraw_request(position, id)? == Withdrawal::Done)
-        })
+        self.with(py, shard, |lane| Ok(lane.withdraw_request(position, id)? == Withdrawal::Done))
     }
 
     /// `why`: "gone", "deadline", "leaving" or "late".

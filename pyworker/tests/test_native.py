@@ -20,7 +20,7 @@ _native = pytest.importorskip("fasterapi._native")
 if not hasattr(_native, "EdgeSide"):
     pytest.skip("built without the feature `testing`", allow_module_level=True)
 
-from native_world import JSON, WINDOW, World, fast, slow, world  # noqa: E402
+from native_world import JSON, WINDOW, World, fast, slow, stream, world  # noqa: E402
 
 PATTERN = bytes(range(251))
 
@@ -479,8 +479,7 @@ def test_a_request_that_was_withdrawn_never_reaches_the_application(kind: str) -
         begun.append(exchange.path)
         return 200, [], b"done"
 
-    body = "stream" if kind == "streamed" else "bytes"
-    with world({"x": _native.Endpoint(handler, encode="raw", body=body)}) as w:
+    with world({"x": stream(handler) if kind == "streamed" else slow(handler)}) as w:
         how: dict[str, Any] = {"end": True} if kind == "whole" else {"end": False, "body": b"some"}
         first = w.ask("x", path="/first")
         second = w.ask("x", path="/second", **how)

@@ -197,7 +197,10 @@ impl Producer {
 
     /// Makes a record another kind's that the peer cannot see yet.
     pub(super) fn rewrite(&mut self, position: u64, kind: u16) {
-        assert!(position >= self.published && position < self.tail, "what is published is the peer's");
+        assert!(
+            position >= self.published && position < self.tail,
+            "what is published is the peer's"
+        );
         let at = self.offset(position);
         let header = RecordHeader { kind, ..self.own.read_header(at) };
         self.own.write(at, header.as_bytes());

@@ -440,7 +440,9 @@ impl Model {
         let from = if which < published { 0 } else { at };
         if matches!(message, Message::Head { end: false, .. }) {
             for (other, message) in side.committed.iter_mut().skip(from) {
-                if *other == exchange && let Message::Body { data, chunked, .. } = message {
+                if *other == exchange
+                    && let Message::Body { data, chunked, .. } = message
+                {
                     data.drain(..*chunked);
                     if data.is_empty() && *chunked > 0 {
                         *other = GONE;
@@ -485,10 +487,7 @@ impl Model {
         }
         let expected = &mut self.sides[1 - side].visible;
         match (message, sent) {
-            (
-                Message::Body { data, end, .. },
-                Message::Body { data: mut rest, end: last, .. },
-            ) => {
+            (Message::Body { data, end, .. }, Message::Body { data: mut rest, end: last, .. }) => {
                 assert!(rest.starts_with(&data));
                 assert!(!data.is_empty() || rest.is_empty());
                 rest.drain(..data.len());

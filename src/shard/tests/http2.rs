@@ -391,30 +391,44 @@ fn a_reset_cancels_its_exchange_and_leaves_the_others_alone() {
 
 #[test]
 fn rapid_resets_cost_their_connection_and_leave_nothing_behind() {
+    rapid_resets(true);
+}
+
+#[test]
+fn rapid_resets_cost_their_connection_though_what_they_withdraw_costs_no_worker_anything() {
+    rapid_resets(false);
+}
+
+/// `taken`: the worker is there in time for each request.
+fn rapid_resets(taken: bool) {
     let mut stage = Stage::new();
     let client = raw(&mut stage);
     let mut honest = Peer::new(&mut stage);
     let mut asked = honest.ask(&mut stage, "GET", "/big");
     let kept = stage.take();
-    let mut begun = 0;
+    let mut cancelled = 0;
     for number in 0..1000 {
         if !stage.is_receiving(client) {
             break;
         }
         let stream = 2 * number + 1;
         stage.send(client, &get(stream));
+        if taken && let Some((_, message)) = stage.lane.receive().unwrap() {
+            assert!(matches!(message, ToWorker::Request(_)), "{message:?}");
+        }
         if stage.is_receiving(client) {
             stage.send(client, &frame(3, 0, stream, &8_u32.to_be_bytes()));
         }
         while let Some((id, message)) = stage.lane.receive().unwrap() {
-            match message {
-                ToWorker::Cancel(_) => assert!(stage.lane.send_abort(id).unwrap()),
-                ToWorker::Request(_) => begun += 1,
-                other => panic!("{other:?}"),
-            }
+            assert!(taken && matches!(message, ToWorker::Cancel(_)), "{message:?}");
+            assert!(stage.lane.send_abort(id).unwrap());
+            cancelled += 1;
         }
         stage.publish();
     }
+    let begun = stage.gauge(|gauges| &gauges.begun) - 1;
+    let withdrawn = stage.gauge(|gauges| &gauges.withdrawn);
+    assert_eq!((cancelled, withdrawn), if taken { (begun, 0) } else { (0, begun) });
     assert!((100..300).contains(&begun), "{begun} were let through");
     let sent = frames(&stage.take_sent(client));
     assert_eq!(sent.last().map(|frame| frame.0), Some(7), "GOAWAY");
