@@ -389,32 +389,88 @@ fn a_reset_cancels_its_exchange_and_leaves_the_others_alone() {
     assert_eq!(stage.gauge(|gauges| &gauges.abandoned), 1);
 }
 
+/// Sends as long as that is received, and returns how much that was, from the moment on at which nothing of it is read.
+fn dropped_of(stage: &mut Stage, client: Token, piece: &[u8]) -> usize {
+    let mut dropped = 0;
+    while stage.is_receiving(client) {
+        stage.send(client, piece);
+        dropped += piece.len();
+        assert!(dropped < 4 * limits::LINGER_SIZE_MAX, "it is received without end");
+    }
+    dropped
+}
+
+#[test]
+fn what_is_dropped_of_a_client_that_floods_is_bounded_whether_or_not_it_reads() {
+    for reads in [true, false] {
+        let mut stage = Stage::new();
+        let client = raw(&mut stage);
+        let pings = frame(6, 0, 0, &[0; 8]).repeat(900);
+        stage.shard.driver.stuck = !reads;
+        let sent = dropped_of(&mut stage, client, &pings);
+        assert!(sent > limits::LINGER_SIZE_MAX, "{sent} bytes");
+        assert_eq!(stage.held().0, 1, "it has time to read the GOAWAY");
+        stage.wait(if reads { limits::LINGER_TIMEOUT } else { limits::SEND_TIMEOUT * 2 });
+        stage.wait(limits::SWEEP_INTERVAL);
+        // What was cancelled comes to its end.
+        stage.unstick();
+        assert_eq!(stage.held(), (0, 0), "reads: {reads}");
+    }
+}
+
+#[test]
+fn what_is_dropped_behind_the_last_response_of_http1_is_bounded() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, b"NO REQUEST\r\n\r\n");
+    assert!(stage.sent(client).starts_with("HTTP/1.1 400 "));
+    let sent = dropped_of(&mut stage, client, &[b'x'; 10_000]);
+    assert!((limits::LINGER_SIZE_MAX..limits::LINGER_SIZE_MAX + 10_000).contains(&sent));
+    stage.wait(limits::LINGER_TIMEOUT);
+    stage.wait(limits::SWEEP_INTERVAL);
+    assert_eq!(stage.held(), (0, 0));
+}
+
 #[test]
 fn rapid_resets_cost_their_connection_and_leave_nothing_behind() {
+    rapid_resets(true);
+}
+
+#[test]
+fn rapid_resets_cost_their_connection_though_what_they_withdraw_costs_no_worker_anything() {
+    rapid_resets(false);
+}
+
+/// `taken`: the worker is there in time for each request.
+fn rapid_resets(taken: bool) {
     let mut stage = Stage::new();
     let client = raw(&mut stage);
     let mut honest = Peer::new(&mut stage);
     let mut asked = honest.ask(&mut stage, "GET", "/big");
     let kept = stage.take();
-    let mut begun = 0;
+    let mut cancelled = 0;
     for number in 0..1000 {
         if !stage.is_receiving(client) {
             break;
         }
         let stream = 2 * number + 1;
         stage.send(client, &get(stream));
+        if taken && let Some((_, message)) = stage.lane.receive().unwrap() {
+            assert!(matches!(message, ToWorker::Request(_)), "{message:?}");
+        }
         if stage.is_receiving(client) {
             stage.send(client, &frame(3, 0, stream, &8_u32.to_be_bytes()));
         }
         while let Some((id, message)) = stage.lane.receive().unwrap() {
-            match message {
-                ToWorker::Cancel(_) => assert!(stage.lane.send_abort(id).unwrap()),
-                ToWorker::Request(_) => begun += 1,
-                other => panic!("{other:?}"),
-            }
+            assert!(taken && matches!(message, ToWorker::Cancel(_)), "{message:?}");
+            assert!(stage.lane.send_abort(id).unwrap());
+            cancelled += 1;
         }
         stage.publish();
     }
+    let begun = stage.gauge(|gauges| &gauges.begun) - 1;
+    let withdrawn = stage.gauge(|gauges| &gauges.withdrawn);
+    assert_eq!((cancelled, withdrawn), if taken { (begun, 0) } else { (0, begun) });
     assert!((100..300).contains(&begun), "{begun} were let through");
     let sent = frames(&stage.take_sent(client));
     assert_eq!(sent.last().map(|frame| frame.0), Some(7), "GOAWAY");
