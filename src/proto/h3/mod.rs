@@ -30,6 +30,7 @@ mod buffers;
 mod code;
 mod control;
 mod frames;
+mod input;
 mod output;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod peer;
@@ -244,7 +245,7 @@ impl H3 {
             // This may be the acknowledgement that was waited for.
             self.timers.look_again();
         }
-        self.quic.recv(datagram, info).map(drop)
+        self.receive(datagram, info)
     }
 
     /// The next thing that happened; `head` is filled for a `Request`.
