@@ -302,6 +302,9 @@ pub const H3_BYTES_PER_SENT_PIECE: u64 = 1024;
 pub const H3_PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long requests are served that may have crossed our GOAWAY, at most.
 pub const H3_GOAWAY_WAIT: Duration = Duration::from_secs(1);
+/// A client that was told that the server leaves, has no request, and has not acknowledged the last response, is left after
+/// so long a silence.
+pub const H3_LEAVE_TIMEOUT: Duration = H2_LEAVE_TIMEOUT;
 
 /// Submission queue of a shard's uring: operations that one system call submits.
 pub const SUBMISSIONS_MAX: u32 = 1024;
