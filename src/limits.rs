@@ -254,6 +254,11 @@ pub const H3_STREAM_WINDOW: u64 = 64 * 1024;
 pub const H3_STREAM_WINDOW_MAX: u64 = 128 * 1024;
 /// Request bytes that all streams of a connection may send before they were read.
 pub const H3_CONNECTION_WINDOW: usize = 6 * EXCHANGE_WINDOW;
+/// STREAM frames of one connection that QUIC keeps because they cannot be read yet, each in an allocation of its own: some
+/// 150 bytes for one byte. A client that fills the window with frames of 128 bytes has not used them up.
+pub const H3_PIECES_MAX: usize = 12 * 1024;
+/// CRYPTO frames of one connection in its life. A handshake takes a few; browsers cut theirs up into dozens.
+pub const H3_CRYPTO_PIECES_MAX: usize = 1024;
 /// Request-body bytes of all streams of a connection that were read and workers have not taken.
 pub const H3_UNRETURNED_MAX: usize = 32 * EXCHANGE_WINDOW;
 /// A frame on the control stream that has a meaning.
@@ -444,6 +449,9 @@ const _: () = assert!(H2_INPUT_SIZE_MAX / 10 * 255 < H2_CONNECTION_WINDOW / 2);
 const _: () = assert!(H2_QUANTUM <= H2_UNSENT_SIZE_MAX);
 const _: () = assert!(H3_CONNECTION_WINDOW >= EXCHANGE_WINDOW);
 const _: () = assert!(H3_UNRETURNED_MAX >= H3_CONNECTION_WINDOW);
+const _: () = assert!(H3_CONNECTION_WINDOW / H3_PIECES_MAX <= 128);
+// What QUIC keeps of one hostile client.
+const _: () = assert!(H3_CONNECTION_WINDOW + 160 * H3_PIECES_MAX <= 4 * 1024 * 1024);
 const _: () = assert!(H3_STREAM_WINDOW <= H3_STREAM_WINDOW_MAX);
 const _: () = assert!(8 * H3_STREAM_WINDOW_MAX < H3_CONNECTION_WINDOW as u64);
 // A head is read when all of it is here.

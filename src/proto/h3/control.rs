@@ -112,6 +112,11 @@ impl Control {
         }
     }
 
+    /// Bytes that were read of one of the client's streams.
+    pub(super) fn taken(&self, id: u64) -> u64 {
+        self.streams.get(&id).map_or(0, |peer| peer.inlet.taken)
+    }
+
     /// Reads from one of the client's streams.
     ///
     /// # Errors
@@ -297,7 +302,7 @@ fn instructions(
     let mut bytes = [0; 256];
     let input = match quic.stream_recv(id, &mut bytes) {
         Ok((read, fin)) => {
-            inlet.fin = fin;
+            inlet.took(read, fin);
             for byte in bytes.iter().take(read) {
                 look(*byte)?;
             }

@@ -3,9 +3,13 @@
 //! Invariant: the packets are the datagram, in its order, none of them empty; what is no packet whose length is said is one
 //! with all that follows it. quiche drops what follows a packet that it cannot open, although each stands for itself: a client
 //! that closes before it knows that its handshake is confirmed says so in a Handshake packet, whose keys are gone here, and
-//! again in the 1-RTT packet behind it. So it is given one packet at a time. Deliberately absent: everything that is encrypted.
+//! again in the 1-RTT packet behind it. So it is given one packet at a time. Each that it has taken is counted ([`super::pieces`]);
+//! but for ten in early data, which it keeps for later. Deliberately absent: what frames say.
 
-use super::{H3, frames::varint};
+use super::{H3, Place, code::Code, frames::varint, pieces::Piece, pieces::pieces};
+
+/// Of every suite of TLS 1.3 (RFC 9001 §5.3).
+const TAG_SIZE: usize = 16;
 
 impl H3 {
     /// Gives QUIC a datagram.
@@ -21,12 +25,62 @@ impl H3 {
         loop {
             let (packet, behind) = rest.split_at_mut(first_len(rest));
             self.quic.recv(packet, info)?;
+            let packets = self.quic.stats().recv;
+            if std::mem::replace(&mut self.packets, packets) != packets {
+                self.count(packet);
+            }
             if behind.is_empty() {
                 return Ok(());
             }
             rest = behind;
         }
     }
+
+    /// Counts what QUIC keeps of a packet that it has taken and decrypted.
+    fn count(&mut self, packet: &[u8]) {
+        let id_len = self.quic.source_id().len();
+        for piece in payload(packet, id_len).into_iter().flat_map(pieces) {
+            // Of streams that are over, and of those that the client was asked to end, nothing is kept.
+            if let Piece::Stream { id, .. } = piece
+                && (self.quic.stream_finished(id) || self.is_stopped(id))
+            {
+                continue;
+            }
+            self.pieces.note(piece);
+        }
+        if self.pieces.is_settling_due() {
+            let Self { pieces, places, streams, control, quic, stopped, .. } = self;
+            pieces.settle(|id| match places.get(&id) {
+                _ if stopped.iter().any(|(stopped, _)| *stopped == id) => None,
+                Some(Place::Slot(slot)) => streams.get(*slot).map(|stream| stream.inlet.taken),
+                Some(Place::Discarded(rest)) => Some(rest.taken),
+                None if quic.stream_finished(id) => None,
+                None => Some(control.taken(id)),
+            });
+        }
+        if self.pieces.are_too_many() {
+            self.close(Code::ExcessiveLoad);
+        }
+    }
+
+    fn is_stopped(&self, id: u64) -> bool {
+        self.stopped.iter().any(|(stopped, _)| *stopped == id)
+    }
+}
+
+/// The frames of a packet that was decrypted in place.
+fn payload(packet: &[u8], id_len: usize) -> Option<&[u8]> {
+    let (&first, rest) = packet.split_first()?;
+    let sealed = match first & 0x80 {
+        0 => rest.get(id_len..)?,
+        _ => {
+            let (len, at) = varint(protected(packet)?)?;
+            protected(packet)?.get(at..)?.get(..usize::try_from(len).ok()?)?
+        }
+    };
+    // Behind the number of the packet.
+    let start = usize::from(first & 3) + 1;
+    sealed.get(start..sealed.len().checked_sub(TAG_SIZE)?)
 }
 
 /// How many of these bytes the first packet takes.
@@ -37,6 +91,11 @@ fn first_len(datagram: &[u8]) -> usize {
 
 /// What follows the first packet; `None` if it has no length, or a longer one.
 fn behind_first(datagram: &[u8]) -> Option<&[u8]> {
+    behind_sized(protected(datagram)?)
+}
+
+/// The length of a packet with a long header, and all that follows it; `None` if there is none.
+fn protected(datagram: &[u8]) -> Option<&[u8]> {
     // RFC 9000 §17.2: form and type, version, the ids with their lengths.
     let (&first, rest) = datagram.split_first()?;
     let (version, rest) = rest.split_first_chunk()?;
@@ -44,14 +103,13 @@ fn behind_first(datagram: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let rest = behind_id(behind_id(rest)?)?;
-    let rest = match first >> 4 & 3 {
+    match first >> 4 & 3 {
         // §17.2.2: a token.
-        0 => behind_sized(rest)?,
+        0 => behind_sized(rest),
         // §17.2.5: a Retry has no length.
-        3 => return None,
-        _ => rest,
-    };
-    behind_sized(rest)
+        3 => None,
+        _ => Some(rest),
+    }
 }
 
 fn behind_id(bytes: &[u8]) -> Option<&[u8]> {

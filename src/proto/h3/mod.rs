@@ -34,6 +34,7 @@ mod input;
 mod output;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod peer;
+mod pieces;
 mod reading;
 mod request;
 mod response;
@@ -67,6 +68,7 @@ use budget::{Budgets, Exhausted};
 use buffers::{Held, Sent};
 use code::Code;
 use control::Control;
+use pieces::Pieces;
 use stream::{Caller, Flushed, Reading, Stream, Turn};
 use timers::Timers;
 
@@ -136,6 +138,8 @@ enum Place {
 struct Discarded {
     /// How many bytes of it were dropped.
     bytes: u64,
+    /// How many bytes of the stream were taken.
+    taken: u64,
     /// Alive until the client has the response.
     last_piece: Weak<Sent>,
 }
@@ -147,6 +151,10 @@ pub struct H3 {
     phase: Phase,
     control: Control,
     budgets: Budgets,
+    /// What QUIC keeps of streams that was not read.
+    pieces: Pieces,
+    /// How many packets QUIC has taken.
+    packets: usize,
     timers: Timers,
     streams: Slab<Stream>,
     /// Every stream of the client's that may still bring something.
@@ -204,6 +212,8 @@ impl H3 {
             phase: Phase::Handshake,
             control: Control::default(),
             budgets: Budgets::new(now),
+            pieces: Pieces::default(),
+            packets: 0,
             timers: Timers::new(&options, now),
             streams: Slab::new(),
             places: HashMap::new(),
@@ -627,7 +637,8 @@ impl H3 {
         if stream.inlet.fin {
             self.places.remove(&stream.id);
         } else {
-            let rest = Discarded { bytes: 0, last_piece: stream.last_piece };
+            let taken = stream.inlet.taken;
+            let rest = Discarded { bytes: 0, taken, last_piece: stream.last_piece };
             self.places.insert(stream.id, Place::Discarded(rest));
             self.look_due = true;
         }
