@@ -28,7 +28,7 @@ pub(super) enum Piece {
 pub(super) struct Pieces {
     /// By stream and span.
     kept: BTreeMap<(u64, u64), usize>,
-    total: usize,
+    pub(super) total: usize,
     /// The total when it was looked last.
     settled: usize,
     crypto: usize,
