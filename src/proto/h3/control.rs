@@ -112,6 +112,11 @@ impl Control {
         }
     }
 
+    /// Whether the client has asked us to end our stream, which it must not (RFC 9114 §6.2.1).
+    pub(super) fn is_stopped(&self, quic: &mut Quic) -> bool {
+        matches!(quic.stream_capacity(OURS), Err(quiche::Error::StreamStopped(_)))
+    }
+
     /// Bytes that were read of one of the client's streams.
     pub(super) fn taken(&self, id: u64) -> u64 {
         self.streams.get(&id).map_or(0, |peer| peer.inlet.taken)

@@ -484,6 +484,9 @@ impl H3 {
         // One that could be written to before is not named there again when it is stopped.
         let stops = self.quic.stats().stopped_stream_count_remote;
         if std::mem::replace(&mut self.stops, stops) != stops {
+            if self.control.is_stopped(&mut self.quic) {
+                return self.close(Code::ClosedCriticalStream);
+            }
             let keys = self.streams.iter().map(|(slot, stream)| StreamKey { slot, id: stream.id });
             for key in keys.collect::<Vec<_>>() {
                 if let Err(quiche::Error::StreamStopped(_)) = self.quic.stream_capacity(key.id) {
