@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from peers.choice import cpu_list, names
@@ -35,10 +36,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=os.environ.get("ROUNDS", "3"))
     parser.add_argument("--seconds", type=int, default=os.environ.get("SECONDS", "4"), help="length of a round")
     parser.add_argument("--size", type=int, default=1 << 30, help="bytes of a transfer")
-    parser.add_argument("--server-cpus", type=cpu_list, default=os.environ.get("SERVER_CPUS", "0,1"))
-    parser.add_argument("--client-cpus", type=cpu_list, default=os.environ.get("CLIENT_CPUS", "3"))
+    ours, last = usual_cpus(sorted(os.sched_getaffinity(0)))
+    parser.add_argument("--server-cpus", type=cpu_list, default=os.environ.get("SERVER_CPUS", ours))
+    parser.add_argument("--client-cpus", type=cpu_list, default=os.environ.get("CLIENT_CPUS", last))
     parser.add_argument("--out", type=Path, default=ROOT / "benches/results", help="folder of http_versions.{md,json}")
     return parser.parse_args()
+
+
+def usual_cpus(there: Sequence[int]) -> tuple[str, str]:
+    """The first two for the server, the last for the client; with fewer than three they share."""
+    return ",".join(map(str, there[: 2 if len(there) > 2 else 1])), str(there[-1])
 
 
 class Run:

@@ -204,6 +204,8 @@ def transfers(setup: Setup, size: int) -> Iterator[Transfer | Unusable]:
     with running(setup, NATIVE) as (pid, port), tempfile.NamedTemporaryFile() as file:
         file.truncate(size)
         base = f"https://127.0.0.1:{port}"
+        # There is a worker, and it is one of the processes whose memory is watched, once it has answered.
+        subprocess.run([*CURL, "--output", "/dev/null", f"{base}/hello"], timeout=TRANSFER_S, check=False)
         for version, direction in TRANSFERS:
             try:
                 words = transfer_command(setup, version, direction, base, file.name, size)

@@ -115,7 +115,6 @@ def h2o(place: Place) -> list[str]:
     (place.folder / "empty").touch()
     (place.folder / "h2o.conf").write_text(f"""
 num-threads: 1
-neverbleed: OFF
 http2-idle-timeout: 60
 listen:
   host: 127.0.0.1
@@ -125,6 +124,7 @@ listen:
     key-file: {place.folder}/key.pem
     minimum-version: TLSv1.3
     ocsp-update-interval: 0
+    neverbleed: OFF
 hosts:
   default:
     paths:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from http_versions.__main__ import usual_cpus
 from http_versions.cases import CASES, TARGETS, Target
 from http_versions.load import Unreadable, command, h2load, h3load, microseconds
 from http_versions.measure import TRANSFERS, Round, Transfer
@@ -138,3 +139,9 @@ def test_nginx_listens_on_udp_only_when_it_can(tmp_path: Path) -> None:
     assert "quic" not in nginx_config(place, quic=False)
     assert "listen 127.0.0.1:1 quic" in nginx_config(place, quic=True)
     assert NATIVE.is_ours
+
+
+def test_client_and_server_are_apart_where_there_are_cpus_enough() -> None:
+    assert usual_cpus([0, 1, 2, 3]) == ("0,1", "3")
+    assert usual_cpus([4, 6]) == ("4", "6")
+    assert usual_cpus([5]) == ("5", "5")
