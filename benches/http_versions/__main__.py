@@ -25,6 +25,12 @@ from http_versions.servers import ROOT, Contender, said
 PROGRAMS = ("h2load", "curl", "openssl", "taskset")
 FAILURE_MAX = 600
 """Characters of one that are told."""
+HOW = (
+    "Medians; ± is (most - least) / median of the CPU, which is divided by the requests that were begun. One worker, one shard; the others one "
+    "worker or thread. TLS 1.3 with AES-128-GCM, X25519 and an ECDSA P-256 certificate everywhere. A fixed answer is status 200 without a body; "
+    "its bytes are those of the frames (HTTP/2) or datagrams (HTTP/3) that the client received, divided by the answers. "
+    "h2load has no percentiles: its mean and its most stand in their places."
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -129,10 +135,7 @@ def main() -> int:
     run.transfers()
     report = run.report(
         f"Server tree on CPUs {','.join(map(str, sorted(setup.server_cpus)))}, client on {','.join(map(str, sorted(setup.client_cpus)))}; "
-        f"{options.rounds} round(s) of {options.seconds} s, interleaved, a fresh process each. Medians; ± is (most - least) / median of the CPU. "
-        "One worker, one shard; the others one worker or thread. TLS 1.3 with AES-128-GCM, X25519 and an ECDSA P-256 certificate everywhere. A fixed answer is "
-        "status 200 without a body; its bytes are those of the frames (HTTP/2) or datagrams (HTTP/3) that the client received, divided by the answers. "
-        "h2load has no percentiles: its mean and its most stand in their places."
+        f"{options.rounds} round(s) of {options.seconds} s, interleaved, a fresh process each. {HOW}"
     )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "http_versions.md").write_text(report.markdown())

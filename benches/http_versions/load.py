@@ -16,10 +16,11 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """`wire_bytes` is what came back for each answer: with its frames and, over UDP, with its packets; 0 where it is not known.
-    `errors` are answers that did not come or were not 200."""
+    """`begun` has the requests that were under way at the end as well, for they cost the server, too. `wire_bytes` is what came back for each answer:
+    with its frames and, over UDP, with its packets; 0 where it is not known. `errors` are answers that did not come or were not 200."""
 
     answers: int
+    begun: int
     seconds: float
     errors: int
     p50_us: float
@@ -45,7 +46,7 @@ def read(case: Case, said: str, seconds: int) -> Load:
 
 def h2load(said: str, seconds: int) -> Load:
     """It has no percentiles: its mean and its most stand in for p50 and p99."""
-    counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", said)
+    counts = re.search(r"(\d+) started, \d+ done, \d+ succeeded, (\d+) failed, (\d+) errored", said)
     statuses = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", said)
     traffic = re.search(r"^traffic: \S+ \((\d+)\) total", said, re.MULTILINE)
     times = re.search(r"time for request:\s+(\S+)\s+(\S+)\s+(\S+)", said)
@@ -58,7 +59,14 @@ def h2load(said: str, seconds: int) -> Load:
     answers = int(statuses[1])
     errors = int(counts[2]) + int(counts[3]) + sum(int(statuses[place]) for place in (2, 3, 4))
     return Load(
-        answers, float(seconds), errors, microseconds(times[3]), microseconds(times[2]), int(traffic[1]) / answers, resumed=0
+        answers=answers,
+        begun=int(counts[1]),
+        seconds=float(seconds),
+        errors=errors,
+        p50_us=microseconds(times[3]),
+        p99_us=microseconds(times[2]),
+        wire_bytes=int(traffic[1]) / answers,
+        resumed=0,
     )
 
 
@@ -79,6 +87,7 @@ def h3load(said: str) -> Load:
         raise Unreadable(f"h3load: no answer was 200: {found['statuses']}")
     return Load(
         answers=right,
+        begun=found["requests"] + found["errors"],
         seconds=found["seconds"],
         errors=found["errors"] + found["requests"] - right,
         p50_us=found["p50_us"],

@@ -40,7 +40,8 @@ class Setup:
 
 @dataclass(frozen=True)
 class Round:
-    """`root` is the first process of the server's tree (ours: the edge), `children` all others. `resumed` is a share of the answers."""
+    """CPU is per request begun. `root` is the first process of the server's tree (ours: the edge), `children` all others. `resumed` is a
+    share of the answers."""
 
     per_s: float
     errors: int
@@ -137,8 +138,8 @@ def measure(setup: Setup, case: Case, contender: Contender) -> Round:
         errors=load.errors,
         p50_us=load.p50_us,
         p99_us=load.p99_us,
-        root_cpu_us=(after.root_cpu_s - before.root_cpu_s) / load.answers * 1e6,
-        children_cpu_us=(after.children_cpu_s - before.children_cpu_s) / load.answers * 1e6,
+        root_cpu_us=(after.root_cpu_s - before.root_cpu_s) / load.begun * 1e6,
+        children_cpu_us=(after.children_cpu_s - before.children_cpu_s) / load.begun * 1e6,
         rss_mib=(after.root_rss + after.children_rss) / MIB,
         wire_bytes=load.wire_bytes,
         resumed=load.resumed / load.answers,

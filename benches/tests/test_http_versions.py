@@ -44,7 +44,7 @@ TRANSFER = Transfer("h3", "upload", 100.0, 1.0, edge_before_mib=10.0, edge_rss_m
 
 def test_h2load_counts_answers_that_were_200_and_calls_the_others_errors() -> None:
     load = h2load(SAID_BY_H2LOAD, seconds=2)
-    assert (load.answers, load.errors, load.seconds) == (130000, 60, 2.0)
+    assert (load.answers, load.begun, load.errors, load.seconds) == (130000, 130370, 60, 2.0)
     assert (load.p50_us, load.p99_us, load.wire_bytes) == (4520.0, 18720.0, 25.0)
 
 
@@ -71,7 +71,7 @@ def test_times_come_in_three_units() -> None:
 def test_h3load_counts_answers_that_were_200_and_calls_the_others_errors() -> None:
     said = {"requests": 10, "errors": 1, "seconds": 2.0, "p50_us": 3, "p99_us": 4, "wire_bytes": 800, "resumed": 4}
     load = h3load(json.dumps({**said, "statuses": {"200": 8, "307": 2}}))
-    assert (load.answers, load.errors, load.wire_bytes, load.resumed) == (8, 3, 100.0, 4)
+    assert (load.answers, load.begun, load.errors, load.wire_bytes, load.resumed) == (8, 11, 3, 100.0, 4)
     for wrong in (json.dumps({**said, "statuses": {"404": 10}}), ""):
         with pytest.raises(Unreadable):
             h3load(wrong)
