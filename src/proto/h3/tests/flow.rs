@@ -15,7 +15,7 @@ use crate::{
         error::Refusal,
         h3::peer::{Pair, Server, WIDE, Windows},
         head::BodyLength,
-        stream::{Cut, Event, StreamKey},
+        stream::{Cut, Event, Requests, Responses, StreamKey},
     },
 };
 
