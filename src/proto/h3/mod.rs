@@ -30,9 +30,11 @@ mod buffers;
 mod code;
 mod control;
 mod frames;
+mod input;
 mod output;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod peer;
+mod pieces;
 mod reading;
 mod request;
 mod response;
@@ -55,7 +57,7 @@ pub use output::Batch;
 use super::{
     error::Refusal,
     head::RequestHead,
-    stream::{Cut, Event, StreamKey},
+    stream::{Event, Requests, StreamKey},
 };
 use crate::limits::{
     BODY_SIZE_MAX, BODY_TIMEOUT, H3_CONNECTION_WINDOW, H3_QUANTUM, H3_STREAM_WINDOW,
@@ -66,6 +68,7 @@ use budget::{Budgets, Exhausted};
 use buffers::{Held, Sent};
 use code::Code;
 use control::Control;
+use pieces::Pieces;
 use stream::{Caller, Flushed, Reading, Stream, Turn};
 use timers::Timers;
 
@@ -135,6 +138,8 @@ enum Place {
 struct Discarded {
     /// How many bytes of it were dropped.
     bytes: u64,
+    /// How many bytes of the stream were taken.
+    taken: u64,
     /// Alive until the client has the response.
     last_piece: Weak<Sent>,
 }
@@ -146,6 +151,10 @@ pub struct H3 {
     phase: Phase,
     control: Control,
     budgets: Budgets,
+    /// What QUIC keeps of streams that was not read.
+    pieces: Pieces,
+    /// How many packets QUIC has taken.
+    packets: usize,
     timers: Timers,
     streams: Slab<Stream>,
     /// Every stream of the client's that may still bring something.
@@ -203,6 +212,8 @@ impl H3 {
             phase: Phase::Handshake,
             control: Control::default(),
             budgets: Budgets::new(now),
+            pieces: Pieces::default(),
+            packets: 0,
             timers: Timers::new(&options, now),
             streams: Slab::new(),
             places: HashMap::new(),
@@ -244,11 +255,12 @@ impl H3 {
             // This may be the acknowledgement that was waited for.
             self.timers.look_again();
         }
-        self.quic.recv(datagram, info).map(drop)
+        self.receive(datagram, info)
     }
+}
 
-    /// The next thing that happened; `head` is filled for a `Request`.
-    pub fn poll_event(&mut self, head: &mut RequestHead, now: Instant) -> Option<Event> {
+impl Requests for H3 {
+    fn poll_event(&mut self, head: &mut RequestHead, now: Instant) -> Option<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
@@ -272,30 +284,18 @@ impl H3 {
         }
     }
 
-    /// The next thing that happened on one stream, never a `Request`: a short body may be here with its head.
-    pub fn poll_stream_event(&mut self, stream: StreamKey, now: Instant) -> Option<Event> {
+    fn poll_stream_event(&mut self, stream: StreamKey, now: Instant) -> Option<Event> {
         self.serving(stream)?;
         // Its head was read, so no other is filled.
         self.read(stream, &mut RequestHead::default(), now)
     }
 
-    /// Whether requests are to wait: those that come are not looked at until this is over.
-    pub fn hold_requests(&mut self, hold: bool) {
+    fn hold_requests(&mut self, hold: bool) {
         self.look_due |= self.holds && !hold;
         self.holds = hold;
     }
 
-    /// True when polling for events, or taking the output, may bring something although nothing new has arrived.
-    pub fn has_news(&self) -> bool {
-        self.look_due
-            || !self.events.is_empty()
-            || !self.readable.is_empty()
-            || !self.dirty.is_empty()
-            || (!self.writable.is_empty() && self.room() >= H3_QUANTUM)
-    }
-
-    /// The worker has taken so many bytes of the request's body: the client may send as many more.
-    pub fn credit(&mut self, stream: StreamKey, bytes: usize, now: Instant) {
+    fn credit(&mut self, stream: StreamKey, bytes: usize, now: Instant) {
         let Some(entry) = serving(&mut self.streams, stream) else { return };
         let bytes = bytes.min(entry.unreturned);
         entry.unreturned -= bytes;
@@ -308,17 +308,16 @@ impl H3 {
             self.feed(stream);
         }
     }
+}
 
-    /// Ends a stream without, or in the middle of, an answer.
-    pub fn reset(&mut self, stream: StreamKey, cut: Cut) {
-        if self.serving(stream).is_some() {
-            let code = match cut {
-                Cut::Internal => Code::InternalError,
-                Cut::Cancelled => Code::RequestCancelled,
-                Cut::Refused => Code::RequestRejected,
-            };
-            self.abandon(stream, code);
-        }
+impl H3 {
+    /// True when polling for events, or taking the output, may bring something although nothing new has arrived.
+    pub fn has_news(&self) -> bool {
+        self.look_due
+            || !self.events.is_empty()
+            || !self.readable.is_empty()
+            || !self.dirty.is_empty()
+            || (!self.writable.is_empty() && self.room() >= H3_QUANTUM)
     }
 
     /// Asks the client for no more requests; those that are under way, or come before it has heard of it, are served
@@ -350,14 +349,6 @@ impl H3 {
     /// True when it can be dropped and its identifiers forgotten.
     pub fn is_drained(&self) -> bool {
         self.quic.is_closed()
-    }
-
-    /// True when no head of a response to this request was taken, and one may be. (Informational ones are none.)
-    pub fn response_waits(&self, stream: StreamKey) -> bool {
-        let entry = self.streams.get(stream.slot).filter(|entry| entry.id == stream.id);
-        entry.is_some_and(|entry| {
-            entry.caller == Caller::Serves && entry.sending == super::response::Sending::Head
-        })
     }
 
     /// Streams that have not ended.
@@ -473,6 +464,9 @@ impl H3 {
         // One that could be written to before is not named there again when it is stopped.
         let stops = self.quic.stats().stopped_stream_count_remote;
         if std::mem::replace(&mut self.stops, stops) != stops {
+            if self.control.is_stopped(&mut self.quic) {
+                return self.close(Code::ClosedCriticalStream);
+            }
             let keys = self.streams.iter().map(|(slot, stream)| StreamKey { slot, id: stream.id });
             for key in keys.collect::<Vec<_>>() {
                 if let Err(quiche::Error::StreamStopped(_)) = self.quic.stream_capacity(key.id) {
@@ -626,7 +620,8 @@ impl H3 {
         if stream.inlet.fin {
             self.places.remove(&stream.id);
         } else {
-            let rest = Discarded { bytes: 0, last_piece: stream.last_piece };
+            let taken = stream.inlet.taken;
+            let rest = Discarded { bytes: 0, taken, last_piece: stream.last_piece };
             self.places.insert(stream.id, Place::Discarded(rest));
             self.look_due = true;
         }

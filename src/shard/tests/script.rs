@@ -235,6 +235,7 @@ impl Stage {
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),
+            headers: Vec::new(),
             trusted: Trusted::default(),
             gauges: Arc::clone(&gauges),
             spin_max: Duration::ZERO,
@@ -275,7 +276,11 @@ impl Stage {
     }
 
     pub(super) fn drain(&mut self) {
-        self.handle.send(Command::Drain(Duration::from_secs(1)));
+        self.drain_within(Duration::from_secs(1));
+    }
+
+    pub(super) fn drain_within(&mut self, time: Duration) {
+        self.handle.send(Command::Drain(time));
         self.obey();
     }
 

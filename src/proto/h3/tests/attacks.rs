@@ -15,7 +15,7 @@ use crate::{
     },
     proto::{
         h3::{frames::put_varint, peer::WIDE},
-        stream::Event,
+        stream::{Event, Requests, Responses},
     },
 };
 
@@ -276,6 +276,11 @@ fn critical_streams_come_once_and_stay() {
     }
     let mut raw = Raw::open();
     raw.client.stream_shutdown(2, quiche::Shutdown::Write, 0).unwrap();
+    raw.run();
+    assert_eq!(raw.closed_with(), 0x104);
+    // Ours, too.
+    let mut raw = Raw::open();
+    raw.client.stream_shutdown(3, quiche::Shutdown::Read, 0).unwrap();
     raw.run();
     assert_eq!(raw.closed_with(), 0x104);
 }
