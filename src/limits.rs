@@ -57,6 +57,9 @@ pub const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long input is dropped behind the last response, so that the client gets to read it.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Received bytes of one connection that are dropped because nothing more of it is read; then receiving stops. Enough for a client that
+/// sends all of a short upload before it looks for the answer.
+pub const LINGER_SIZE_MAX: usize = 1024 * 1024;
 /// Deadlines are looked at this often; every timeout may be late by as much.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Received bytes of one connection that wait for an earlier exchange or for the worker; then receiving stops.
@@ -251,9 +254,14 @@ pub const H3_UNI_WINDOW: u64 = 16 * 1024;
 pub const H3_STREAM_WINDOW: u64 = 64 * 1024;
 /// ...and once it was seen that they are read quickly. So much less than [`H3_CONNECTION_WINDOW`] that eight streams whose
 /// workers are slow do not close that.
-pub const H3_STREAM_WINDOW_MAX: u64 = 128 * 1024;
+pub const H3_STREAM_WINDOW_MAX: u64 = EXCHANGE_WINDOW as u64;
 /// Request bytes that all streams of a connection may send before they were read.
-pub const H3_CONNECTION_WINDOW: usize = 6 * EXCHANGE_WINDOW;
+pub const H3_CONNECTION_WINDOW: usize = 9 * EXCHANGE_WINDOW;
+/// STREAM frames of one connection that QUIC keeps because they cannot be read yet, each in an allocation of its own: some
+/// 150 bytes for one byte. A client that fills the window with frames of 256 bytes has not used them up.
+pub const H3_PIECES_MAX: usize = 11 * 1024;
+/// CRYPTO frames of one connection in its life. A handshake takes a few; browsers cut theirs up into dozens.
+pub const H3_CRYPTO_PIECES_MAX: usize = 1024;
 /// Request-body bytes of all streams of a connection that were read and workers have not taken.
 pub const H3_UNRETURNED_MAX: usize = 32 * EXCHANGE_WINDOW;
 /// A frame on the control stream that has a meaning.
@@ -286,8 +294,9 @@ pub const H3_FRAMES_MAX: u64 = H2_CONTROL_FRAMES_MAX;
 pub const H3_FRAMES_PER_S: u64 = H2_CONTROL_FRAMES_PER_S;
 /// How many of them a request earns.
 pub const H3_FRAMES_PER_REQUEST: u64 = H2_CONTROL_FRAMES_PER_REQUEST;
-/// Bytes of datagrams that bring nothing, in a row: of streams that cannot be read, of retransmissions, of control.
-pub const H3_BYTES_MAX: u64 = 3 * 1024 * 1024;
+/// Bytes of datagrams that bring nothing, in a row: of streams that cannot be read, of retransmissions, of control. Twice the
+/// window: a client that fills it while nobody reads has not used them up.
+pub const H3_BYTES_MAX: u64 = 2 * H3_CONNECTION_WINDOW as u64;
 /// How many of them are forgiven in a second.
 pub const H3_BYTES_PER_S: u64 = 16 * 1024;
 /// What a datagram counts for beside its bytes: it is decrypted and looked up.
@@ -302,6 +311,9 @@ pub const H3_BYTES_PER_SENT_PIECE: u64 = 1024;
 pub const H3_PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long requests are served that may have crossed our GOAWAY, at most.
 pub const H3_GOAWAY_WAIT: Duration = Duration::from_secs(1);
+/// A client that was told that the server leaves, has no request, and has not acknowledged the last response, is left after
+/// so long a silence.
+pub const H3_LEAVE_TIMEOUT: Duration = H2_LEAVE_TIMEOUT;
 
 /// Submission queue of a shard's uring: operations that one system call submits.
 pub const SUBMISSIONS_MAX: u32 = 1024;
@@ -441,13 +453,14 @@ const _: () = assert!(H2_INPUT_SIZE_MAX / 10 * 255 < H2_CONNECTION_WINDOW / 2);
 const _: () = assert!(H2_QUANTUM <= H2_UNSENT_SIZE_MAX);
 const _: () = assert!(H3_CONNECTION_WINDOW >= EXCHANGE_WINDOW);
 const _: () = assert!(H3_UNRETURNED_MAX >= H3_CONNECTION_WINDOW);
+const _: () = assert!(H3_CONNECTION_WINDOW / H3_PIECES_MAX <= 256);
+// What QUIC keeps of one hostile client.
+const _: () = assert!(H3_CONNECTION_WINDOW + 160 * H3_PIECES_MAX <= 4 * 1024 * 1024);
 const _: () = assert!(H3_STREAM_WINDOW <= H3_STREAM_WINDOW_MAX);
 const _: () = assert!(8 * H3_STREAM_WINDOW_MAX < H3_CONNECTION_WINDOW as u64);
 // A head is read when all of it is here.
 const _: () = assert!(HEAD_SIZE_MAX as u64 <= H3_STREAM_WINDOW);
 const _: () = assert!(H3_CONTROL_FRAME_SIZE_MAX <= H3_UNI_WINDOW);
-// A client that fills the window while nobody reads has not used its budget up.
-const _: () = assert!(H3_BYTES_MAX >= 2 * H3_CONNECTION_WINDOW as u64);
 const _: () =
     assert!(H3_QUANTUM <= H3_UNSENT_SIZE_MAX && H3_UNSENT_SIZE_MAX <= H3_UNACKED_SIZE_MAX);
 const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);

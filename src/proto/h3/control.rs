@@ -112,6 +112,16 @@ impl Control {
         }
     }
 
+    /// Whether the client has asked us to end our stream, which it must not (RFC 9114 §6.2.1).
+    pub(super) fn is_stopped(&self, quic: &mut Quic) -> bool {
+        matches!(quic.stream_capacity(OURS), Err(quiche::Error::StreamStopped(_)))
+    }
+
+    /// Bytes that were read of one of the client's streams.
+    pub(super) fn taken(&self, id: u64) -> u64 {
+        self.streams.get(&id).map_or(0, |peer| peer.inlet.taken)
+    }
+
     /// Reads from one of the client's streams.
     ///
     /// # Errors
@@ -297,7 +307,7 @@ fn instructions(
     let mut bytes = [0; 256];
     let input = match quic.stream_recv(id, &mut bytes) {
         Ok((read, fin)) => {
-            inlet.fin = fin;
+            inlet.took(read, fin);
             for byte in bytes.iter().take(read) {
                 look(*byte)?;
             }

@@ -88,9 +88,17 @@ pub(super) struct Inlet {
     filled: usize,
     /// The client's FIN was read.
     pub(super) fin: bool,
+    /// Bytes that were read.
+    pub(super) taken: u64,
 }
 
 impl Inlet {
+    /// So much was read.
+    pub(super) fn took(&mut self, read: usize, fin: bool) {
+        self.taken += read as u64;
+        self.fin = fin;
+    }
+
     /// Reads the head of the next frame.
     pub(super) fn frame(&mut self, quic: &mut Quic, id: u64) -> Input<FrameHead> {
         self.collect(quic, id, |bytes| {
@@ -138,7 +146,7 @@ impl Inlet {
             match quic.stream_recv(id, room) {
                 Ok((read, fin)) => {
                     self.filled += read;
-                    self.fin = fin;
+                    self.took(read, fin);
                 }
                 Err(error) => return stopped(error),
             }
@@ -170,7 +178,7 @@ impl Inlet {
         out.resize(len, 0);
         match quic.stream_recv(id, out) {
             Ok((read, fin)) => {
-                self.fin = fin;
+                self.took(read, fin);
                 if read == len { Input::Got(()) } else { Input::Truncated }
             }
             Err(error) => stopped(error),
@@ -188,7 +196,7 @@ impl Inlet {
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         match quic.stream_discard(id, len) {
             Ok((read, fin)) => {
-                self.fin = fin;
+                self.took(read, fin);
                 Input::Got(read as u64)
             }
             Err(error) => stopped(error),

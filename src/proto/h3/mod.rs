@@ -30,9 +30,11 @@ mod buffers;
 mod code;
 mod control;
 mod frames;
+mod input;
 mod output;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod peer;
+mod pieces;
 mod reading;
 mod request;
 mod response;
@@ -66,6 +68,7 @@ use budget::{Budgets, Exhausted};
 use buffers::{Held, Sent};
 use code::Code;
 use control::Control;
+use pieces::Pieces;
 use stream::{Caller, Flushed, Reading, Stream, Turn};
 use timers::Timers;
 
@@ -135,6 +138,8 @@ enum Place {
 struct Discarded {
     /// How many bytes of it were dropped.
     bytes: u64,
+    /// How many bytes of the stream were taken.
+    taken: u64,
     /// Alive until the client has the response.
     last_piece: Weak<Sent>,
 }
@@ -146,6 +151,10 @@ pub struct H3 {
     phase: Phase,
     control: Control,
     budgets: Budgets,
+    /// What QUIC keeps of streams that was not read.
+    pieces: Pieces,
+    /// How many packets QUIC has taken.
+    packets: usize,
     timers: Timers,
     streams: Slab<Stream>,
     /// Every stream of the client's that may still bring something.
@@ -203,6 +212,8 @@ impl H3 {
             phase: Phase::Handshake,
             control: Control::default(),
             budgets: Budgets::new(now),
+            pieces: Pieces::default(),
+            packets: 0,
             timers: Timers::new(&options, now),
             streams: Slab::new(),
             places: HashMap::new(),
@@ -244,7 +255,7 @@ impl H3 {
             // This may be the acknowledgement that was waited for.
             self.timers.look_again();
         }
-        self.quic.recv(datagram, info).map(drop)
+        self.receive(datagram, info)
     }
 }
 
@@ -453,6 +464,9 @@ impl H3 {
         // One that could be written to before is not named there again when it is stopped.
         let stops = self.quic.stats().stopped_stream_count_remote;
         if std::mem::replace(&mut self.stops, stops) != stops {
+            if self.control.is_stopped(&mut self.quic) {
+                return self.close(Code::ClosedCriticalStream);
+            }
             let keys = self.streams.iter().map(|(slot, stream)| StreamKey { slot, id: stream.id });
             for key in keys.collect::<Vec<_>>() {
                 if let Err(quiche::Error::StreamStopped(_)) = self.quic.stream_capacity(key.id) {
@@ -606,7 +620,8 @@ impl H3 {
         if stream.inlet.fin {
             self.places.remove(&stream.id);
         } else {
-            let rest = Discarded { bytes: 0, last_piece: stream.last_piece };
+            let taken = stream.inlet.taken;
+            let rest = Discarded { bytes: 0, taken, last_piece: stream.last_piece };
             self.places.insert(stream.id, Place::Discarded(rest));
             self.look_due = true;
         }

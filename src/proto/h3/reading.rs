@@ -136,7 +136,7 @@ impl H3 {
                 body.reserve(self.quic.stream_readable_len(key.id, wanted));
                 match self.quic.stream_recv_buf(key.id, (&mut *body).limit(wanted)) {
                     Ok((read, fin)) => {
-                        stream.inlet.fin = fin;
+                        stream.inlet.took(read, fin);
                         stream.awaits = Awaits::Data(left - read as u64);
                         Step::On
                     }
@@ -317,6 +317,7 @@ impl H3 {
             match self.quic.stream_discard(id, H3_PIECE_SIZE_MAX) {
                 Ok((read, fin)) => {
                     rest.bytes += read as u64;
+                    rest.taken += read as u64;
                     self.budgets.discarded(read);
                     if fin {
                         break true;

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     limits::{
-        EXCHANGE_WINDOW, H3_CONNECTION_WINDOW, H3_GOAWAY_WAIT, H3_PING_INTERVAL, RATE_GRACE_MS,
-        RATE_MIN_BYTES_PER_S, SEND_TIMEOUT,
+        EXCHANGE_WINDOW, H3_CONNECTION_WINDOW, H3_GOAWAY_WAIT, H3_LEAVE_TIMEOUT, H3_PING_INTERVAL,
+        RATE_GRACE_MS, RATE_MIN_BYTES_PER_S, SEND_TIMEOUT,
     },
     proto::{error::Refusal, rate::MinRate},
 };
@@ -200,7 +200,10 @@ impl H3 {
             self.control.goaway(self.requests_end);
         }
         if !self.is_idle() {
-            return false;
+            // Nobody waits for its requests any more, so all that is missing is a sign of it.
+            let silent_since = leaving.since.max(self.timers.last_input);
+            let lost = silent_since + H3_LEAVE_TIMEOUT.max(self.patience());
+            return self.served == 0 && clock.is_due(Some(lost));
         }
         // The end of the last response may be on its way, alone.
         let since = *self.timers.idle_since.get_or_insert(clock.now);

@@ -23,7 +23,7 @@ use crate::{
         },
     },
     shard::{Limits, ListenerKind, Neighbour, QuicOptions, TlsOptions},
-    uring::prepare,
+    uring::{Driver as _, prepare},
 };
 
 const CLIENT: &str = "198.51.100.7:5000";
@@ -484,6 +484,30 @@ fn a_draining_shard_says_so_serves_what_it_has_and_ends() {
     assert_eq!(visitor.answer(asked).body, b"ok");
     visitor.take(&mut stage);
     assert!(!stage.turn(), "nothing is left");
+}
+
+#[test]
+fn a_client_that_vanished_behind_its_last_request_does_not_hold_up_a_draining_shard() {
+    let mut stage = stage();
+    let mut visitor = Visitor::welcome(&mut stage);
+    visitor.ask("GET", "/user/1", true);
+    visitor.talk(&mut stage);
+    let id = stage.take();
+    stage.respond(id, Some(2), b"ok", true);
+    stage.publish();
+    stage.catch_up();
+    // Nobody acknowledges it, now or later.
+    assert!(!stage.take_datagrams().is_empty());
+    stage.drain_within(Duration::from_secs(25));
+    let started = stage.shard.driver.now();
+    while stage.turn() {
+        stage.take_datagrams();
+        stage.wait(Duration::from_millis(100));
+        let waited = stage.shard.driver.now() - started;
+        assert!(waited < limits::H3_LEAVE_TIMEOUT + Duration::from_secs(1), "{waited:?}");
+    }
+    let waited = stage.shard.driver.now() - started;
+    assert!(waited >= limits::H3_LEAVE_TIMEOUT, "{waited:?}: it may only be slow");
 }
 
 #[test]

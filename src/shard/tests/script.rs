@@ -276,7 +276,11 @@ impl Stage {
     }
 
     pub(super) fn drain(&mut self) {
-        self.handle.send(Command::Drain(Duration::from_secs(1)));
+        self.drain_within(Duration::from_secs(1));
+    }
+
+    pub(super) fn drain_within(&mut self, time: Duration) {
+        self.handle.send(Command::Drain(time));
         self.obey();
     }
 

@@ -278,6 +278,11 @@ fn critical_streams_come_once_and_stay() {
     raw.client.stream_shutdown(2, quiche::Shutdown::Write, 0).unwrap();
     raw.run();
     assert_eq!(raw.closed_with(), 0x104);
+    // Ours, too.
+    let mut raw = Raw::open();
+    raw.client.stream_shutdown(3, quiche::Shutdown::Read, 0).unwrap();
+    raw.run();
+    assert_eq!(raw.closed_with(), 0x104);
 }
 
 #[test]

@@ -7,13 +7,16 @@ use super::{
 };
 use crate::{
     limits::{
-        EXCHANGE_WINDOW, H3_CONNECTION_WINDOW, H3_DISCARDED_MAX, H3_LINGERING_MAX, H3_QUANTUM,
-        H3_STREAM_WINDOW_MAX, H3_STREAMS_MAX, H3_UNACKED_SIZE_MAX, H3_UNRETURNED_MAX,
+        EXCHANGE_WINDOW, H3_CONNECTION_WINDOW, H3_DISCARDED_MAX, H3_LINGERING_MAX, H3_PIECES_MAX,
+        H3_QUANTUM, H3_STREAM_WINDOW_MAX, H3_STREAMS_MAX, H3_UNACKED_SIZE_MAX, H3_UNRETURNED_MAX,
         H3_UNSENT_SIZE_MAX,
     },
     proto::{
         error::Refusal,
-        h3::peer::{Pair, Server, WIDE, Windows},
+        h3::{
+            frames::put_varint,
+            peer::{Pair, Server, WIDE, Windows},
+        },
         head::BodyLength,
         stream::{Cut, Event, Requests, Responses, StreamKey},
     },
@@ -403,4 +406,33 @@ fn a_connection_that_quic_keeps_dead_streams_of_is_replaced() {
         assert!(n < H3_STREAMS_MAX, "{} linger", raw.engine.lingering);
     }
     assert_eq!(raw.engine.lingering, H3_LINGERING_MAX);
+}
+
+#[test]
+fn what_quic_keeps_is_counted_in_pieces_until_it_was_read() {
+    let mut raw = Raw::open_with(WIDE, BIG);
+    let request = head(&POST);
+    // quiche decrypts in place; were it not so, nothing would be seen here.
+    raw.send(0, &request[..3], false);
+    raw.send(0, &request[3..5], false);
+    assert!((2..10).contains(&raw.engine.pieces.total), "{:?}", raw.engine.pieces);
+    let stream = raw.begin(0, &request[5..], false);
+    let mut length = Vec::new();
+    put_varint(1 << 20, &mut length);
+    raw.send(0, &[&[0][..], &length].concat(), false);
+    let mut buffer = [0; 1500];
+    for _ in 0..H3_PIECES_MAX.div_ceil(50) + 50 {
+        for _ in 0..50 {
+            raw.client.stream_send(0, b"x", false).unwrap();
+            let (len, _) = raw.client.send(&mut buffer).unwrap();
+            raw.give(&mut buffer[..len]);
+        }
+        let events = raw.run();
+        assert_eq!(size(&events), 50, "{events:?}");
+        let now = raw.now;
+        raw.engine.credit(stream, 50, now);
+        // So that the datagrams are forgiven.
+        raw.now += std::time::Duration::from_secs(2);
+    }
+    assert!(raw.engine.pieces.total <= H3_PIECES_MAX);
 }

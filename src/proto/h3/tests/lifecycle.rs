@@ -114,6 +114,26 @@ fn when_the_connection_is_closed_each_stream_is_reported_once() {
 }
 
 #[test]
+fn a_close_behind_a_packet_that_nobody_can_open_is_heard() {
+    // RFC 9000 §10.2.3, §12.2: a client that does not know that its handshake is confirmed closes in a Handshake packet, whose
+    // keys are gone here, and once more in the 1-RTT packet behind it.
+    let mut raw = Raw::open();
+    let stream = raw.begin(0, &head(&GET), true);
+    let mut datagram = vec![0xe0, 0, 0, 0, 1, 16];
+    datagram.extend([7; 16]);
+    datagram.extend([0, 0x40, 40]);
+    datagram.extend([9; 40]);
+    raw.client.close(true, NO_ERROR, b"").unwrap();
+    let mut buffer = [0; 1500];
+    let (len, _) = raw.client.send(&mut buffer).unwrap();
+    assert!(buffer[0] & 0x80 == 0, "a short header");
+    datagram.extend_from_slice(&buffer[..len]);
+    raw.give(&mut datagram);
+    assert_eq!(raw.run(), [Event::Reset { stream }]);
+    assert!(raw.engine.is_closed());
+}
+
+#[test]
 fn a_rule_of_quic_that_is_broken_ends_the_connection() {
     let mut raw = Raw::open();
     let stream = raw.begin(0, &head(&GET), true);
