@@ -1,7 +1,7 @@
 //! From a worker's lane to a client's bytes: responses, credit, and what becomes of exchanges whose worker or client
 //! is gone.
 //!
-//! Invariant: every exchange that was begun for a connection gives it exactly one response or ends the connection;
+//! Invariant: every exchange that was begun for a client gives it exactly one response or ends its connection or stream;
 //! never another exchange's response.
 
 use super::{
@@ -21,7 +21,6 @@ use crate::{
         error::BadResponse,
         h1::Next,
         h2::H2,
-        h3::H3,
         ws::{BadMessage, Workspace},
     },
 };
@@ -153,13 +152,11 @@ impl Core {
         match client {
             None => {}
             Some(Client::Http1(at)) => self.response_ended(at, Ok(next)),
-            Some(Client::Http2(at, stream)) => {
-                self.stream_ended::<H2>(at, stream);
-                self.touch(at);
-            }
-            Some(Client::Http3(at, stream)) => {
-                self.stream_ended::<H3>(at, stream);
-                self.touch_quic(at);
+            Some(client @ (Client::Http2(..) | Client::Http3(..))) => {
+                if let Some((streams, key)) = self.streams(client) {
+                    streams.part(key);
+                }
+                self.touch_client(client);
             }
         }
     }
