@@ -5,7 +5,7 @@
 //!     └─ any other status: an ordinary response     (no exchange; the client's Close is awaited, or ours is on its way)
 //! ```
 //!
-//! A WebSocket has an HTTP/1 connection for itself, or a stream (RFC 8441); [`Site`] is what both have in common.
+//! A WebSocket has an HTTP/1 connection for itself, or a stream (RFC 8441, RFC 9220); [`Site`] is what both have in common.
 //!
 //! Invariant: in `Both` and `Parting` there is an engine, and what is sent is no HTTP any more. A message is decoded
 //! only when its exchange owes its worker nothing and has credit for a whole piece, so an exchange's backlog never holds more
@@ -139,7 +139,7 @@ impl Core {
         Ok(upgrade.map(|upgrade| (route, WebSocket::Asked(Box::new(upgrade)))))
     }
 
-    /// As [`Self::find_websocket`], for extended CONNECT (RFC 8441), which asks for nothing else.
+    /// As [`Self::find_websocket`], for extended CONNECT (RFC 8441, RFC 9220), which asks for nothing else.
     pub(super) fn find_extended(&mut self) -> Result<(u32, WebSocket), Verdict> {
         let Some(route) = self.find_websocket_route() else {
             return Err(Verdict::new(404, Some(answer::NOT_FOUND)));
