@@ -222,7 +222,8 @@ def test_requests_that_are_withdrawn_cost_their_connection_as_others_do(gated: S
         first = stalled.begin("GET", "/stall/gate")
         room.wait("begin", ["gate"])
         if not isinstance(client, Multiplexed):
-            return room.open("gate")
+            room.open("gate")
+            return
         begun = 0
         while not client.ended and begun < 1000:
             with contextlib.suppress(Cut):
