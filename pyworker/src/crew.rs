@@ -337,17 +337,4 @@ impl Lanes {
         }
         Ok(())
     }
-
-    fn arm(&self, py: Python<'_>) -> PyResult<bool> {
-        let found = self.any(py, Lane::arm)?;
-        if found {
-            self.each(py, |lane| {
-                lane.disarm();
-                Ok(())
-            })?;
-        } else {
-            self.armed.store(true, Ordering::Relaxed);
-        }
-        Ok(found)
-    }
 }
