@@ -113,6 +113,12 @@ class Http3(Multiplexed):
         with self.turn():
             self._sockets.append(self._bound())
 
+    def migrate(self) -> None:
+        """The same on purpose, and so with another connection id (RFC 9000 §9.5)."""
+        with self.turn():
+            self._sockets.append(self._bound())
+            self._quic.change_connection_id()
+
     @property
     def quic(self) -> QuicConnection:
         return self._quic

@@ -1,6 +1,7 @@
 """A UDP relay that is a bad network: it loses, delays and reorders datagrams, and lets through so many bytes in a second.
 
 Invariant: one random number generator with a given seed decides on each datagram, in the order of arrival; nothing is altered.
+What is under way when the relay ends still arrives: the last of it is the client's goodbye.
 """
 
 import heapq
@@ -76,7 +77,8 @@ class Relay:
 
     def _run(self) -> None:
         rebinds = 0
-        while not self._stop.is_set():
+        while True:
+            stops = self._stop.is_set()
             if rebinds != self._rebinds:
                 rebinds = self._rebinds
                 self._far.close()
@@ -90,6 +92,8 @@ class Relay:
             while self._due and self._due[0][0] <= now:
                 _, _, to_server, data = heapq.heappop(self._due)
                 self._give(data, to_server=to_server)
+            if stops and not ready and not self._due:
+                return
 
     def _take(self, found: socket.socket, *, to_server: bool) -> None:
         for _ in range(64):

@@ -150,7 +150,7 @@ class Process:
             raise AssertionError(f"still running after {at_most_s} s:\n{self.log.text}") from None
         # A killed worker is reaped by whoever it was left to: that may take a moment.
         with contextlib.suppress(AssertionError):
-            until("every process ended", lambda: not self.family(), 5)
+            until("every process ended", lambda: not self.family())
         left = self.family()
         self._kill()
         self.out.close()
@@ -278,6 +278,10 @@ class Server(Listening):
 
     def status(self) -> Any:
         return json.loads(self.ctl("status", "--json"))
+
+    def exchanges(self) -> int:
+        """Requests that the edge has and whose responses it does not have to the end."""
+        return sum(int(shard["exchanges"]) for shard in self.status()["shards"])
 
     def admin(self, path: str) -> Response:
         with Connection(self.admin_address, WAIT_MAX_S) as connection:

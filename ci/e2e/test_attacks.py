@@ -1,9 +1,8 @@
 """What is known to bring HTTP/2 servers down, over the wire: the offender's connection ends, memory is bounded, others are answered.
 
-The bounds on how much it takes are those of src/limits.rs, and what lies in sockets on the way.
+The bounds on how much that takes are those of src/limits.rs.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -32,9 +31,8 @@ from peer import (
     window,
 )
 from server import Server, serving, until
-from watch import Watch, exchanges, warm
+from watch import Watch, warm
 
-IN_SOCKETS = 12 * 1024 * 1024
 KIB = 1024
 
 
@@ -64,11 +62,8 @@ def test_rapid_reset(target: Server, at_once: int) -> None:
         return b"".join(headers(stream, "/cancellable/rapid") + reset(stream) for stream in streams)
 
     with Watch(target), peer(target) as attacker:
-        pair = len(burst(0)) // at_once
-        end = attacker.flood(burst, 100_000 // at_once)
-        assert end.code in (ENHANCE_YOUR_CALM, None)
-        assert end.sent < 5000 * pair + (IN_SOCKETS if at_once == 1000 else KIB * KIB)
-    until("nothing is left in flight", lambda: exchanges(target) == 0)
+        assert attacker.flood(burst, 5000 * len(burst(0)) // at_once) in (ENHANCE_YOUR_CALM, None)
+    until("nothing is left in flight", lambda: target.exchanges() == 0)
 
 
 def test_requests_that_reach_a_worker_before_they_are_cancelled(target: Server) -> None:
@@ -84,7 +79,7 @@ def test_requests_that_reach_a_worker_before_they_are_cancelled(target: Server) 
                 target.get("/tag/x")
         assert attacker.wait_end()
     assert number < 3000
-    until("nothing is left in flight", lambda: exchanges(target) == 0)
+    until("nothing is left in flight", lambda: target.exchanges() == 0)
     assert len(target.get("/cancelled").json) - before < 3000
 
 
@@ -107,25 +102,22 @@ def test_made_you_reset(target: Server, trick: object, codes: set[int]) -> None:
     assert callable(trick)
     with Watch(target), peer(target) as attacker:
         piece = len(headers(1, "/cancellable/made") + trick(1))
-        end = attacker.flood(lambda n: headers(odd(n), "/cancellable/made") + trick(odd(n)), 50_000)
+        code = attacker.flood(lambda n: headers(odd(n), "/cancellable/made") + trick(odd(n)), 5000 * piece)
         # A broken rule may be the whole connection's error, even where the RFC leaves it at the stream's (§5.4.1).
-        assert end.code in {ENHANCE_YOUR_CALM, PROTOCOL_ERROR, *codes, None}
-        assert end.sent < 5000 * piece + KIB * KIB
-    until("nothing is left in flight", lambda: exchanges(target) == 0)
+        assert code in {ENHANCE_YOUR_CALM, PROTOCOL_ERROR, *codes, None}
+    until("nothing is left in flight", lambda: target.exchanges() == 0)
 
 
 def test_malformed_requests_on_purpose(target: Server) -> None:
     bad = block("GET", "/tag/x", ("connection", "x"))
     with Watch(target), peer(target) as attacker:
-        end = attacker.flood(lambda n: frame(HEADERS, END_STREAM | END_HEADERS, odd(n), bad), 50_000)
-        assert end.sent < 3000 * len(bad) + KIB * KIB
+        attacker.flood(lambda n: frame(HEADERS, END_STREAM | END_HEADERS, odd(n), bad), 3000 * len(bad))
 
 
 def test_more_streams_than_were_announced(target: Server) -> None:
     with Watch(target), peer(target) as attacker:
-        end = attacker.flood(lambda n: headers(odd(n), "/cancellable/many"), 50_000)
-        assert end.sent < 3000 * len(headers(1, "/cancellable/many")) + KIB * KIB
-    until("nothing is left in flight", lambda: exchanges(target) == 0)
+        attacker.flood(lambda n: headers(odd(n), "/cancellable/many"), 3000 * len(headers(1, "/cancellable/many")))
+    until("nothing is left in flight", lambda: target.exchanges() == 0)
 
 
 # --- frames without end ----------------------------------------------------------------------------------------------
@@ -136,9 +128,8 @@ def test_a_flood_of_continuations(target: Server, piece: bytes) -> None:
     """VU#421644: a header block that never ends."""
     with Watch(target), peer(target) as attacker:
         assert attacker.send(frame(HEADERS, END_STREAM, 1, block("GET", "/tag/x")))
-        end = attacker.flood(lambda _: frame(CONTINUATION, 0, 1, piece), 100_000)
-        assert end.code in (ENHANCE_YOUR_CALM, PROTOCOL_ERROR, None)
-        assert end.sent < IN_SOCKETS
+        code = attacker.flood(lambda _: frame(CONTINUATION, 0, 1, piece), KIB * KIB)
+        assert code in (ENHANCE_YOUR_CALM, PROTOCOL_ERROR, None)
 
 
 FLOODS = {
@@ -164,17 +155,15 @@ def test_a_flood_of_frames(target: Server, name: str) -> None:
     many = FLOODS[name] * max(1, 32 * KIB // len(FLOODS[name]))
     with Watch(target), peer(target) as attacker:
         assert attacker.send(headers(1, "/echo", "POST", end=False))
-        end = attacker.flood(lambda _: many, 100 * KIB * KIB // len(many))
-        assert end.sent < IN_SOCKETS + 12 * KIB * KIB
-    until("nothing is left in flight", lambda: exchanges(target) == 0)
+        attacker.flood(lambda _: many, 12 * KIB * KIB)
+    until("nothing is left in flight", lambda: target.exchanges() == 0)
 
 
 def test_pings_of_a_client_that_does_not_read(target: Server) -> None:
     pings = FLOODS["PING"] * 500
     with Watch(target), peer(target, reads=False) as attacker:
-        started = time.monotonic()
-        assert attacker.flood(lambda _: pings, 100_000).code in (ENHANCE_YOUR_CALM, None)
-        assert time.monotonic() - started < 10, "what it still sends is read for a moment"
+        # What it still sends is read for a moment, and dropped: it has not seen the end.
+        assert attacker.flood(lambda _: pings, 1024 * KIB * KIB) in (ENHANCE_YOUR_CALM, None)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -186,8 +175,7 @@ def test_an_hpack_bomb(target: Server) -> None:
     bomb = block("GET", "/tag/x") + b"\xbe" * 15_000
     with Watch(target), peer(target) as attacker:
         assert attacker.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, block("GET", "/tag/x") + entry))
-        end = attacker.flood(lambda n: frame(HEADERS, END_STREAM | END_HEADERS, odd(n + 1), bomb), 5000)
-        assert end.sent < IN_SOCKETS
+        attacker.flood(lambda n: frame(HEADERS, END_STREAM | END_HEADERS, odd(n + 1), bomb), 12 * KIB * KIB)
 
 
 def test_many_small_fields(target: Server) -> None:
@@ -196,7 +184,7 @@ def test_many_small_fields(target: Server) -> None:
     with Watch(target), ExitStack() as stack:
         for _ in range(4):
             attacker = stack.enter_context(peer(target))
-            assert attacker.flood(lambda n: frame(HEADERS, END_STREAM | END_HEADERS, odd(n), small), 5000).sent < IN_SOCKETS
+            attacker.flood(lambda n: frame(HEADERS, END_STREAM | END_HEADERS, odd(n), small), 12 * KIB * KIB)
 
 
 def test_requests_of_clients_that_read_nothing(target: Server) -> None:
@@ -223,7 +211,7 @@ def test_windows_that_stay_shut(target: Server) -> None:
         if target.version.name == "h2c":
             # Those that wait for memory of the others begin only then.
             until("the first are given up", lambda: all(given_up(attacker) for attacker in attackers), 60, 0.5)
-    until("nothing is left in flight", lambda: exchanges(target) == 0)
+    until("nothing is left in flight", lambda: target.exchanges() == 0)
 
 
 def given_up(attacker: Peer) -> bool:

@@ -43,7 +43,7 @@ from quic_peer import (
     varint,
 )
 from server import Server, resident_kib, serving, until
-from watch import Watch, exchanges, warm
+from watch import Watch, warm
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -60,7 +60,7 @@ def target() -> Iterator[Server]:
 
 
 def nothing_is_left(server: Server) -> None:
-    until("nothing is left in flight", lambda: exchanges(server) == 0)
+    until("nothing is left in flight", lambda: server.exchanges() == 0)
 
 
 # --- requests that are given up --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 Each request has a tag of its own, and each answer must carry it. A POST is executed at most once, whatever happened to it.
 """
 
+import operator
 import os
 import random
 import signal
@@ -19,7 +20,7 @@ SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange
 CLIENTS = 16
 WORKERS = 3
 PAUSE_S = (0.3, 1.2)
-"""Between two blows: longer than it takes to give a request to another worker, so that none is hit twice."""
+"""Between two blows, beside the time that it takes to answer what was under way, so that no request is hit twice."""
 STOPPED_S = (0.1, 0.8)
 GROWTH_MAX_KIB = 16 * 1024
 GETS = ("/quick/{}", "/quick/{}", "/waiting/{}", "/thread/{}")
@@ -36,6 +37,7 @@ class Clients:
         self.statuses: Counter[tuple[str, int]] = Counter()
         self.answered: set[str] = set()
         """Tags of the POSTs that were answered 200."""
+        self._turns = [0] * CLIENTS
         self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(CLIENTS)]
 
     def __enter__(self) -> "Clients":
@@ -54,6 +56,11 @@ class Clients:
             assert not self.errors, self.errors[:5]
             return sum(self.statuses.values())
 
+    def answer_what_is_under_way(self) -> None:
+        """Waits until every client has the answer that it is waiting for now."""
+        before = list(self._turns)
+        until("everybody has an answer", lambda: self.errors or all(map(operator.gt, self._turns, before)))
+
     def _run(self, number: int) -> None:
         dice = random.Random(self._seed * CLIENTS + number)
         turn = 0
@@ -61,6 +68,7 @@ class Clients:
             with self._server.connect() as connection:
                 while not self._stop.is_set():
                     turn += 1
+                    self._turns[number] = turn
                     tag, asked = f"{number}-{turn}", time.monotonic()
                     if dice.random() < 0.3:
                         method, body = "POST", bytes(dice.choice((0, 10, 5_000, 100_000, 600_000)))
@@ -124,6 +132,7 @@ def test_a_minute_of_chaos_costs_no_get_no_connection_and_no_memory(serve: Serve
             blow = strike(server, dice, never)
             blows[blow] += 1
             story.append(f"{blow} {begun:.3f}-{time.monotonic():.3f}")
+            clients.answer_what_is_under_way()
             pause = dice.uniform(*PAUSE_S)
             never.wait(pause)
             until_s -= pause

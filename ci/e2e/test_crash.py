@@ -10,7 +10,7 @@ import pytest
 from conftest import Serve
 from exchange import Cut
 from payload import pattern
-from server import Server, descriptors, until
+from server import START_MAX_S, Server, descriptors, until
 from versions import VERSIONS
 
 
@@ -189,7 +189,7 @@ def test_a_worker_that_cannot_come_back_is_tried_with_growing_pauses(serve: Serv
     server = serve("crash:app", "--queue-timeout", "0.5", env={"TRAP": str(trap)}).ready()
     trap.touch()
     kill(server)
-    found = server.log.wait(r"respawn in (\d+) ms", 6)
+    found = server.log.wait(r"respawn in (\d+) ms", 6, START_MAX_S)
     assert [int(pause[1]) for pause in found][:6] == [50, 100, 200, 400, 800, 1600]
     assert server.log.find("the application cannot be imported: RuntimeError: trapped")
     ready = server.admin("/readyz")

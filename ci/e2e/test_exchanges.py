@@ -292,10 +292,10 @@ def test_thousands_of_requests_leave_nothing_behind(serve: Serve, version: str) 
         return descriptors(server.pid), descriptors(worker), resident_kib(server.pid), resident_kib(worker)
 
     load(max(2, rounds // 2))
-    until("what is over is closed", lambda: not sum(shard["exchanges"] for shard in server.status()["shards"]))
+    until("what is over is closed", lambda: not server.exchanges())
     before = usage()
     load(rounds)
-    until("what is over is closed", lambda: not sum(shard["exchanges"] for shard in server.status()["shards"]))
+    until("what is over is closed", lambda: not server.exchanges())
     until("no descriptor of the edge is left", lambda: usage()[0] <= before[0] + 1)
     after = usage()
     assert after[1] <= before[1], "descriptors of the worker"

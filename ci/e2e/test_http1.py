@@ -72,11 +72,13 @@ def test_a_client_that_half_closes_gets_all_the_answers_that_the_edge_has_for_it
     assert connection.rest() == b""
 
 
-def test_a_client_that_half_closes_before_it_has_read_gets_the_rest_of_a_whole_response(connection: Connection) -> None:
+def test_a_client_that_half_closes_before_it_has_read_gets_the_rest_of_a_whole_response(
+    echo: Server, connection: Connection
+) -> None:
     connection.ask("GET", "/bytes/262144")
     begin = connection.exactly(1000)
-    # Shorter than the window of an exchange: the edge has all of it long before the client reads on.
-    time.sleep(0.2)
+    # No longer than the window of an exchange: nobody waits for the client to read on.
+    until("the edge has all of it", lambda: echo.exchanges() == 0)
     connection.half_close()
     assert len(begin + connection.rest()) > 262144
 
@@ -94,7 +96,7 @@ def test_a_body_cut_off_by_the_clients_end_gets_no_answer(connection: Connection
 
 
 def test_a_head_cut_off_behind_an_answer_ends_the_connection_without_delay(connection: Connection) -> None:
-    connection.socket.settimeout(5)
+    connection.socket.settimeout(9)  # A head may take ten.
     connection.send(head("GET", "/nowhere") + b"GET /tag/y HTTP/1.1\r\nho")
     connection.half_close()
     assert connection.response().status == 404
@@ -120,7 +122,7 @@ def test_a_client_that_half_closes_behind_its_body_gets_its_answer_or_none(
 
 @pytest.mark.parametrize("size", [1_000, 300_000, 1_000_000])
 def test_a_large_body_cut_off_by_the_clients_end_gets_no_answer(connection: Connection, size: int) -> None:
-    connection.socket.settimeout(5)
+    connection.socket.settimeout(9)  # At the minimum rate it ends after ten.
     connection.send(head("POST", "/digest", {"content-length": str(size + 1)}) + pattern(size))
     connection.half_close()
     assert connection.rest() == b""
@@ -238,9 +240,7 @@ def test_clients_that_pipeline_and_never_read_cost_a_bounded_amount_of_memory(se
     peak = 0
     with server.connect() as connection:
         for number in range(500):
-            started = time.monotonic()
-            assert connection.request("GET", f"/tag/{number}").json == {"tag": str(number)}
-            assert time.monotonic() - started < 5
+            assert connection.request("GET", f"/tag/{number}").json == {"tag": str(number)}, "nobody else notices"
             peak = max(peak, resident_kib(server.pid))
     assert peak - before < 64 * 1024, f"{before} KiB before, {peak} KiB at the most"
     # They are served in full once they read.

@@ -173,4 +173,5 @@ def test_clients_that_take_their_time_are_cut_off_with_408(echo: Server) -> None
         thread.connection.close()
         assert thread.response is not None, name
         assert (thread.response.status, thread.response.closes) == (408, True), name
-        assert 9.5 < thread.took_s < 15, (name, thread.took_s)
+        # A body may pause for 30.
+        assert 9.5 < thread.took_s < 25, (name, thread.took_s)

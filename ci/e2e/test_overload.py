@@ -87,11 +87,9 @@ def test_without_a_largest_body_there_is_none(gated: Start) -> None:
 def test_content_may_be_slow_only_for_as_long_as_the_options_say(gated: Start) -> None:
     server = gated("--body-timeout", "1.5")
     with server.client() as client:
-        exchange, sibling = (
-            client.begin("POST", "/size", {"content-length": "10"}, more=True),
-            client.begin("GET", "/wait/sibling"),
-        )
+        sibling = client.begin("GET", "/wait/sibling")
         started = time.monotonic()
+        exchange = client.begin("POST", "/size", {"content-length": "10"}, more=True)
         exchange.send(b"half")
         assert exchange.response().status == 408
         assert 1.4 < time.monotonic() - started < 10
@@ -109,7 +107,8 @@ def test_an_idle_connection_is_closed_in_order(gated: Start) -> None:
 def test_a_request_that_lasts_too_long_is_answered_504_and_cancelled(
     gated: Start, version: str, room: Room, tmp_path: Path
 ) -> None:
-    server = gated("--request-timeout", "0.5")
+    # Time enough for what is not late.
+    server = gated("--request-timeout", "2")
     with server.client() as client:
         response = client.request("GET", "/wait/late")
         assert (response.status, response.json) == (504, {"detail": "Gateway Timeout"})
@@ -120,7 +119,7 @@ def test_a_request_that_lasts_too_long_is_answered_504_and_cancelled(
 
 
 def test_a_stuck_event_loop_costs_its_worker_its_life(gated: Start, room: Room) -> None:
-    server = gated("--request-timeout", "0.5", "--stuck-timeout", "1", workers=2)
+    server = gated("--request-timeout", "2", "--stuck-timeout", "3", workers=2)
     with server.client() as client:
         stuck = client.begin("GET", "/block/stuck")
         room.wait("begin", ["stuck"])
@@ -140,7 +139,7 @@ def gauge(server: Server, name: str) -> int:
 
 @pytest.mark.parametrize("shards", [1, 2])
 def test_requests_beyond_the_cap_wait_and_are_served_in_order(gated: Start, room: Room, shards: int) -> None:
-    server = gated("--inflight-max", "1", "--queue-max", "20", shards=shards)
+    server = gated("--inflight-max", "1", "--queue-max", "20", "--queue-timeout", "60", shards=shards)
     with server.client() as client:
         first = client.begin("GET", "/wait/a")
         room.wait("begin", ["a"])
@@ -160,19 +159,17 @@ def test_requests_beyond_the_cap_wait_and_are_served_in_order(gated: Start, room
 
 
 def test_beyond_the_queue_there_is_503_at_once(gated: Start, room: Room, tmp_path: Path) -> None:
-    server = gated("--inflight-max", "1", "--queue-max", "1")
+    server = gated("--inflight-max", "1", "--queue-max", "1", "--queue-timeout", "60")
     with server.client() as client:
         first = client.begin("GET", "/wait/a")
         room.wait("begin", ["a"])
         second = client.begin("GET", "/wait/b")
-        started = time.monotonic()
         third = client.begin("GET", "/wait/c")
-        # Whichever of the two came first waits.
+        # Whichever of the two came first waits, for longer than is waited for here.
         until("one is shed", lambda: second.answered() or third.answered())
         (shed, waits, name) = (third, second, "b") if third.answered() else (second, third, "c")
         response = shed.response()
         assert (response.status, response["retry-after"]) == (503, "1")
-        assert time.monotonic() - started < 5
         room.open("a")
         room.open(name)
         assert first.response().json == {"waited": "a"}
@@ -246,7 +243,7 @@ def test_requests_that_are_withdrawn_cost_their_connection_as_others_do(gated: S
 def test_a_client_that_goes_while_its_request_waits_is_forgotten(
     gated: Start, version: str, room: Room, tmp_path: Path, leave: str
 ) -> None:
-    server = gated("--inflight-max", "1")
+    server = gated("--inflight-max", "1", "--queue-timeout", "60")
     with server.client() as client, server.client() as other:
         first = client.begin("GET", "/wait/a")
         room.wait("begin", ["a"])

@@ -91,6 +91,8 @@ def test_a_client_whose_port_changes_goes_on(server: Server, where: str) -> None
                 exchange = client.begin("GET", "/bytes/262144")
                 found = exchange.read()
                 relay.rebind()
+                # What the server sends to the old port is lost, acknowledgements and all: the client has to speak first.
+                assert client.request("GET", f"/tag/{turn}").json == {"tag": str(turn)}
                 while piece := exchange.read():
                     found += piece
                 assert found == pattern(262_144)
@@ -102,14 +104,13 @@ def test_a_client_that_migrates_on_purpose_goes_on(server: Server) -> None:
         assert isinstance(client, Http3)
         for turn in range(4):
             assert client.request("GET", f"/tag/{turn}").json == {"tag": str(turn)}
-            client.rebind()
-            client.quic.change_connection_id()
+            client.migrate()
 
 
 # --- first packets ---------------------------------------------------------------------------------------------------
 
 
-def answers_to(server: Server, datagram: bytes, within_s: float = 1.0) -> list[bytes]:
+def answers_to(server: Server, datagram: bytes, within_s: float) -> list[bytes]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(server.address)
         probe.send(datagram)
@@ -127,7 +128,7 @@ def initial(version: int, size: int) -> bytes:
 
 
 def test_an_unknown_version_is_answered_with_those_that_are_known(server: Server) -> None:
-    (answer,) = answers_to(server, initial(0x1A2A3A4A, 1200))
+    (answer,) = answers_to(server, initial(0x1A2A3A4A, 1200), WAIT_MAX_S)
     assert answer[0] & 0x80
     assert answer[1:5] == bytes(4)
     assert answer[5:14] == b"\x08sourceid"
@@ -223,6 +224,7 @@ def test_a_stop_lets_exchanges_finish(serve: Serve) -> None:
         held = client.begin("GET", "/hold/x")
         until("it is held", lambda: "x" in other.request("GET", "/held").json)
         release = other.begin("POST", "/release/x", {"content-length": "1"}, more=True)
+        until("both are in flight", lambda: server.exchanges() == 2)
         server.process.terminate()
         server.log.wait("stopping")
         release.send(b"x", end=True)

@@ -17,6 +17,7 @@ from test_crash import Load, kill
 
 APP = """
 import asyncio, os
+from pathlib import Path
 from fasterapi import FastAPI
 
 app = FastAPI()
@@ -30,9 +31,10 @@ async def tag(tag: str):
 async def version():
     return {{"version": {version}, "pid": os.getpid()}}
 
-@app.get("/slow")
-async def slow():
-    await asyncio.sleep(1.5)
+@app.get("/held")
+async def held():
+    while not Path(__file__).with_name("released").exists():
+        await asyncio.sleep(0.01)
     return os.getpid()
 
 kept = []
@@ -96,12 +98,12 @@ def test_a_reload_under_load_fails_no_request(serve: Serve, tmp_path: Path, how:
             "ValueError: no database",
         ),
         ("import os; os._exit(4)", "exited with status 4"),
-        ("import time; time.sleep(60)", "not ready after 8 s"),
+        ("import time; time.sleep(60)", "not ready after 15 s"),
     ],
 )
 def test_a_reload_that_fails_keeps_the_old_generation(serve: Serve, tmp_path: Path, source: str, said: str) -> None:
     write(tmp_path, 1)
-    server = serve("main:app", "--start-timeout", "8", workers=2, app_dir=tmp_path).ready()
+    server = serve("main:app", "--start-timeout", "15", workers=2, app_dir=tmp_path).ready()
     pids = {server.worker_pid(place) for place in range(2)}
     with nothing_fails(server, 4):
         (tmp_path / "main.py").write_text(source)
@@ -155,12 +157,13 @@ def test_what_is_in_flight_at_a_recycled_worker_is_finished_there(serve: Serve, 
     server = serve("main:app", app_dir=tmp_path).ready()
     old = server.worker_pid()
     with server.connect() as held:
-        held.ask("GET", "/slow")
+        held.ask("GET", "/held")
         until("it is in flight", lambda: server.status()["workers"][0]["processes"][0]["in_flight"] == 1)
         drain = threading.Thread(target=server.ctl, args=("drain", "0"))
         drain.start()
         server.log.wait("finishes what it has")
         assert version(server) == 1, "by the successor"
+        (tmp_path / "released").touch()
         assert held.response().json == old
         drain.join(30)
     assert server.worker_pid() != old
@@ -212,8 +215,9 @@ def test_the_status_has_what_an_operator_asks_for(serve: Serve, tmp_path: Path) 
     kill(server)
     server.ready(3)
     with server.connect() as held:
-        held.ask("GET", "/slow")
+        held.ask("GET", "/held")
         found = until("it is in flight", lambda: in_flight(server))
+        (tmp_path / "released").touch()
         assert held.response().status == 200
     assert found["server"]["pid"] == server.pid
     assert (found["server"]["workers_ready"], found["server"]["workers"], found["server"]["generation"]) == (2, 2, 1)

@@ -29,7 +29,7 @@ def in_a_thread():
 
 def test_a_stuck_loop_is_dumped_killed_and_replaced(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(APP)
-    server = serve("main:app", "--request-timeout", "1", app_dir=tmp_path).ready()
+    server = serve("main:app", "--request-timeout", "3", app_dir=tmp_path).ready()
     old = server.worker_pid()
     with server.connect() as connection:
         assert connection.request("GET", "/stuck").status == 504
@@ -43,7 +43,7 @@ def test_a_stuck_loop_is_dumped_killed_and_replaced(serve: Serve, tmp_path: Path
 
 def test_a_thread_that_ignores_its_deadline_is_not_a_stuck_loop(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(APP)
-    server = serve("main:app", "--request-timeout", "1", app_dir=tmp_path).ready()
+    server = serve("main:app", "--request-timeout", "3", app_dir=tmp_path).ready()
     pid = server.worker_pid()
     statuses: list[int] = []
     asker = threading.Thread(target=lambda: statuses.append(server.get("/thread").status))

@@ -102,7 +102,7 @@ def test_an_exception_in_mid_body_cuts_the_connection_and_is_logged(server: Serv
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_threads_that_ignore_their_deadline_are_no_stuck_worker(serve: Serve, threads: str) -> None:
-    server = serve("wsgi_plain:app", "--threads", threads, "--request-timeout", "1").ready()
+    server = serve("wsgi_plain:app", "--threads", threads, "--request-timeout", "3").ready()
     pid = server.worker_pid()
     statuses: list[int] = []
     asker = threading.Thread(target=lambda: statuses.append(server.get("/sleep?14").status))

@@ -42,7 +42,7 @@ def _http3(address: Address, timeout_s: float) -> Client:
 def _table() -> tuple[Version, ...]:
     dev = ("--tls-dev",)
     return (
-        # tcp_wmem and tcp_rmem at their largest are 10 MiB together.
+        # A send buffer has 4 MiB at most (tcp_wmem), and a receive buffer grows only as its owner reads (tcp(7)).
         Version("h1", "http", "1.1", None, (), lambda a, t: Http1(lambda: Connection(a, t)), 20 * MIB, 12 * MIB),
         Version(
             *("h1-tls", "https", "1.1", UNVERIFIED, dev),

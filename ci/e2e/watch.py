@@ -7,8 +7,8 @@ from server import Server, resident_kib, until
 
 GROWTH_MAX_KIB = 24 * 1024
 """Of the edge's memory under any one attack. A connection may hold a few MiB, and an allocator keeps some."""
-ANSWER_MAX_S = 3.0
-"""For an honest request meanwhile, on a machine that is busy with the attack itself."""
+ANSWER_MAX_S = 10.0
+"""For an honest request meanwhile, on a machine that is busy with the attack itself, and with others."""
 
 
 class Watch:
@@ -49,10 +49,6 @@ class Watch:
         assert not self._error, self._error
         assert self.slowest_s < ANSWER_MAX_S
         assert self.grown_kib < GROWTH_MAX_KIB, f"{self.grown_kib} KiB"
-
-
-def exchanges(server: Server) -> int:
-    return sum(int(shard["exchanges"]) for shard in server.status()["shards"])
 
 
 def warm(server: Server) -> Server:

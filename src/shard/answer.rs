@@ -21,7 +21,6 @@ use crate::{
         error::BadResponse,
         h1::Next,
         h2::H2,
-        h3::H3,
         ws::{BadMessage, Workspace},
     },
 };
@@ -153,13 +152,11 @@ impl Core {
         match client {
             None => {}
             Some(Client::Http1(at)) => self.response_ended(at, Ok(next)),
-            Some(Client::Http2(at, stream)) => {
-                self.stream_ended::<H2>(at, stream);
-                self.touch(at);
-            }
-            Some(Client::Http3(at, stream)) => {
-                self.stream_ended::<H3>(at, stream);
-                self.touch_quic(at);
+            Some(client @ (Client::Http2(..) | Client::Http3(..))) => {
+                if let Some((streams, key)) = self.streams(client) {
+                    streams.part(key);
+                }
+                self.touch_client(client);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Who waits for an exchange: the whole of an HTTP/1 connection, or one stream of a connection that has many.
 //!
 //! Invariant: a client is named by the exchange exactly as long as it waits, and names that exchange in turn
-//! ([`Connection::exchange`], [`Streams`]). What differs between the versions is decided here or behind [`Respond`], by one
-//! `match`; the shard is not told elsewhere.
+//! ([`Connection::exchange`], [`Streams`]). What differs between the versions is decided here, by one `match`, or behind
+//! [`Respond`] and [`Multiplexed`]; the shard is not told elsewhere.
 
 use std::time::Instant;
 
@@ -53,6 +53,43 @@ impl Client {
             Self::Http3(at, _) => Some(quic_connections.get(at)?.told.as_ref()?.about()),
         }
     }
+
+    /// The streams of the client's connection, as long as it serves, and which of them is the client's. HTTP/1 has none.
+    pub(super) fn streams<'a>(
+        self,
+        connections: &'a mut Slab<Connection>,
+        quic_connections: &'a mut Slab<QuicConnection>,
+    ) -> Option<(&'a mut dyn Multiplexed, StreamKey)> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(at, key) => Some((connections.get_mut(at)?.streams.as_deref_mut()?, key)),
+            Self::Http3(at, key) => {
+                Some((quic_connections.get_mut(at)?.streams.as_deref_mut()?, key))
+            }
+        }
+    }
+}
+
+/// The streams of a connection, whatever its engine.
+pub(super) trait Multiplexed {
+    /// True when the client was asked for no more requests.
+    fn is_leaving(&self) -> bool;
+    /// How much wider than `limit` the window of a response may become whose client reads.
+    fn headroom(&self, limit: usize) -> usize;
+    /// The window of a stream's response has become wider.
+    fn widen(&mut self, key: StreamKey, bytes: usize);
+    /// True when no head of a response was taken, and one may be.
+    fn response_waits(&self, key: StreamKey) -> bool;
+    /// True when the engine has all that was given for this stream.
+    fn has_sent_all(&self, key: StreamKey) -> bool;
+    /// Ends a stream with an answer of the edge's own, or by a reset if a response has begun.
+    fn answer(&mut self, key: StreamKey, verdict: &Verdict, own: &OwnFields, date: &[u8]);
+    /// The worker has written all of a stream's response.
+    fn part(&mut self, key: StreamKey);
+    /// Where a stream's WebSocket is, or may come to be.
+    fn site(&mut self, key: StreamKey) -> Option<Site<'_>>;
+    /// A WebSocket parts from its exchange.
+    fn part_websocket(&mut self, key: StreamKey);
 }
 
 /// What is said with every response beside what its worker says.
@@ -173,82 +210,46 @@ impl Core {
     /// A worker has made room for more of what a client sends.
     pub(super) fn resume_client(&mut self, client: Client) {
         match client {
-            Client::Http1(connection) => self.resume(connection),
+            Client::Http1(connection) => return self.resume(connection),
             // Its uploads are never held back: what a stream may send is what the worker has room for.
-            Client::Http2(connection, stream) => {
-                self.listen_stream::<H2>(connection, stream);
-                self.touch(connection);
-            }
-            Client::Http3(connection, stream) => {
-                self.listen_stream::<H3>(connection, stream);
-                self.touch_quic(connection);
-            }
+            Client::Http2(connection, stream) => self.listen_stream::<H2>(connection, stream),
+            Client::Http3(connection, stream) => self.listen_stream::<H3>(connection, stream),
         }
+        self.touch_client(client);
+    }
+
+    pub(super) fn streams(&mut self, client: Client) -> Option<(&mut dyn Multiplexed, StreamKey)> {
+        client.streams(&mut self.connections, &mut self.quic_connections)
     }
 
     /// True when a client is served to the end of this exchange and not further.
-    pub(super) fn is_leaving(&self, client: Client) -> bool {
+    pub(super) fn is_leaving(&mut self, client: Client) -> bool {
         match client {
             Client::Http1(at) => self.connections.get(at).is_none_or(|c| c.h1.closes()),
-            Client::Http2(at, _) => {
-                let streams = self.connections.get(at).and_then(|c| c.streams.as_ref());
-                streams.is_none_or(|streams| streams.leaving)
-            }
-            Client::Http3(at, _) => {
-                let streams = self.quic_connections.get(at).and_then(|c| c.streams.as_ref());
-                streams.is_none_or(|streams| streams.leaving)
+            Client::Http2(..) | Client::Http3(..) => {
+                self.streams(client).is_none_or(|(streams, _)| streams.is_leaving())
             }
         }
     }
 
     /// How much wider than `limit` the window of a client's response may become.
-    pub(super) fn headroom(&self, client: Client, limit: usize) -> usize {
-        match client {
-            Client::Http1(_) => 0,
-            Client::Http2(at, _) => {
-                let streams = self.connections.get(at).and_then(|c| c.streams.as_ref());
-                streams.map_or(0, |streams| streams.headroom(limit))
-            }
-            Client::Http3(at, _) => {
-                let streams = self.quic_connections.get(at).and_then(|c| c.streams.as_ref());
-                streams.map_or(0, |streams| streams.headroom(limit))
-            }
-        }
+    pub(super) fn headroom(&mut self, client: Client, limit: usize) -> usize {
+        self.streams(client).map_or(0, |(streams, _)| streams.headroom(limit))
     }
 
     /// The window of a client's response has become wider.
     pub(super) fn widen(&mut self, client: Client, bytes: usize) {
-        match client {
-            Client::Http1(_) => {}
-            Client::Http2(at, stream) => {
-                let streams = self.connections.get_mut(at).and_then(|c| c.streams.as_mut());
-                if let Some(streams) = streams {
-                    streams.widen(stream, bytes);
-                }
-            }
-            Client::Http3(at, stream) => {
-                let streams = self.quic_connections.get_mut(at).and_then(|c| c.streams.as_mut());
-                if let Some(streams) = streams {
-                    streams.widen(stream, bytes);
-                }
-            }
+        if let Some((streams, key)) = self.streams(client) {
+            streams.widen(key, bytes);
         }
     }
 
     /// True when everything that a worker has sent to a client is on its way.
-    pub(super) fn has_sent_all(&self, client: Client) -> bool {
+    pub(super) fn has_sent_all(&mut self, client: Client) -> bool {
         match client {
-            Client::Http1(connection) => {
-                self.connections.get(connection).is_some_and(|connection| connection.unsent() == 0)
-            }
-            Client::Http2(connection, stream) => {
-                let streams = self.connections.get(connection).and_then(|c| c.streams.as_ref());
-                streams.is_some_and(|streams| streams.has_sent_all(stream))
-            }
-            Client::Http3(connection, stream) => {
-                let connection = self.quic_connections.get(connection);
-                let streams = connection.and_then(|c| c.streams.as_ref());
-                streams.is_some_and(|streams| streams.has_sent_all(stream))
+            Client::Http1(at) => self.connections.get(at).is_some_and(|c| c.unsent() == 0),
+            Client::Http2(..) | Client::Http3(..) => {
+                self.streams(client).is_some_and(|(streams, key)| streams.has_sent_all(key))
             }
         }
     }
@@ -256,18 +257,10 @@ impl Core {
     /// Takes back what was encoded of a client's response; false when some of it may be on its way.
     pub(super) fn retract(&mut self, client: Client) -> bool {
         match client {
-            Client::Http1(connection) => {
-                self.connections.get_mut(connection).is_some_and(Connection::retract)
-            }
+            Client::Http1(at) => self.connections.get_mut(at).is_some_and(Connection::retract),
             // What an engine was given is not taken back.
-            Client::Http2(connection, stream) => {
-                let streams = self.connections.get(connection).and_then(|c| c.streams.as_ref());
-                streams.is_some_and(|streams| streams.response_waits(stream))
-            }
-            Client::Http3(connection, stream) => {
-                let connection = self.quic_connections.get(connection);
-                let streams = connection.and_then(|c| c.streams.as_ref());
-                streams.is_some_and(|streams| streams.response_waits(stream))
+            Client::Http2(..) | Client::Http3(..) => {
+                self.streams(client).is_some_and(|(streams, key)| streams.response_waits(key))
             }
         }
     }
@@ -297,19 +290,12 @@ impl Core {
                 }
                 self.touch(at);
             }
-            Client::Http2(at, stream) => {
-                let streams = self.connections.get_mut(at).and_then(|c| c.streams.as_mut());
-                if let Some(streams) = streams {
-                    streams.answer(stream, verdict, &self.own_fields, &date);
+            Client::Http2(..) | Client::Http3(..) => {
+                let streams = client.streams(&mut self.connections, &mut self.quic_connections);
+                if let Some((streams, key)) = streams {
+                    streams.answer(key, verdict, &self.own_fields, &date);
                 }
-                self.touch(at);
-            }
-            Client::Http3(at, stream) => {
-                let streams = self.quic_connections.get_mut(at).and_then(|c| c.streams.as_mut());
-                if let Some(streams) = streams {
-                    streams.answer(stream, verdict, &self.own_fields, &date);
-                }
-                self.touch_quic(at);
+                self.touch_client(client);
             }
         }
         true

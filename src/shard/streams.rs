@@ -17,7 +17,7 @@ use std::time::Instant;
 use super::{
     Core,
     answer::CLIENT_GONE,
-    client::{Respond, Saying, exceeds, head_of},
+    client::{Multiplexed, Respond, Saying, exceeds, head_of},
     conn::Verdict,
     engine::Engine,
     fields::{OwnFields, with_fields},
@@ -184,20 +184,6 @@ impl<E: Engine> Streams<E> {
         (0..limits::WINDOW_HALVINGS_MAX).find(fits).unwrap_or(limits::WINDOW_HALVINGS_MAX)
     }
 
-    /// How much wider the window of a response may become whose client reads.
-    pub(super) fn headroom(&self, limit: usize) -> usize {
-        let share = limits::STREAMS_WINDOW.saturating_sub(self.granted) / 4;
-        share.min(limit).min(limits::EXCHANGE_WINDOW.saturating_sub(limit))
-    }
-
-    /// The window of a stream's response has become wider.
-    pub(super) fn widen(&mut self, key: StreamKey, bytes: usize) {
-        if let Some(stream) = self.stream(key) {
-            stream.entry.granted += bytes;
-            self.granted += bytes;
-        }
-    }
-
     fn remove(&mut self, key: StreamKey) -> Option<Entry> {
         let slot = self.entries.get_mut(key.slot())?;
         let entry = slot.take_if(|entry| entry.key == key);
@@ -205,40 +191,6 @@ impl<E: Engine> Streams<E> {
         self.unsent -= entry.as_ref().map_or(0, |entry| entry.counted);
         self.granted -= entry.as_ref().map_or(0, |entry| entry.granted);
         entry
-    }
-
-    pub(super) fn response_waits(&self, key: StreamKey) -> bool {
-        self.engine.response_waits(key)
-    }
-
-    /// True when the engine has all that was given for this stream.
-    pub(super) fn has_sent_all(&self, key: StreamKey) -> bool {
-        let entry = self.entries.get(key.slot()).and_then(Option::as_ref);
-        entry.is_none_or(|entry| entry.key != key || entry.at == entry.unsent.len())
-    }
-
-    /// Ends a stream with an answer of the edge's own, or by a reset if a response has begun.
-    pub(super) fn answer(
-        &mut self,
-        key: StreamKey,
-        verdict: &Verdict,
-        own: &OwnFields,
-        date: &[u8],
-    ) {
-        let mut fields = verdict.fields();
-        fields.extend(own.of(self.access.direct.secure, self.access.http3));
-        let answer = EdgeAnswer::new(verdict.status, verdict.detail, &fields);
-        if self.engine.answer(key, &answer, date).is_err() {
-            self.engine.reset(key, Cut::Internal);
-        }
-        self.remove(key);
-    }
-
-    /// Its WebSocket parts from its exchange.
-    pub(super) fn part_websocket(&mut self, key: StreamKey) {
-        if let Some(stream) = self.stream(key) {
-            stream.entry.exchange = None;
-        }
     }
 
     /// Keeps what arrived for a WebSocket, to be decoded; false when this stream is none.
@@ -252,25 +204,10 @@ impl<E: Engine> Streams<E> {
         true
     }
 
-    /// See [`Site`].
-    pub(super) fn site(&mut self, key: StreamKey) -> Option<Site<'_>> {
-        self.stream(key).map(|stream| stream.entry.site())
-    }
-
     /// The WebSockets among the streams.
     pub(super) fn websockets(&self) -> impl Iterator<Item = (StreamKey, &WebSocket)> {
         let entries = self.entries.iter().flatten();
         entries.filter_map(|entry| Some((entry.key, entry.websocket.as_ref()?)))
-    }
-
-    /// The worker has written all of this stream's response.
-    fn part(&mut self, key: StreamKey) {
-        let entry = self.entries.get_mut(key.slot()).and_then(Option::as_mut);
-        let Some(entry) = entry.filter(|entry| entry.key == key) else { return };
-        entry.exchange = None;
-        if matches!(entry.then, Then::Nothing) {
-            self.remove(key);
-        }
     }
 
     /// There is room for more of this stream's response; the exchange that may go on, if there is one.
@@ -282,6 +219,62 @@ impl<E: Engine> Streams<E> {
             self.remove(key);
         }
         Ok(exchange.filter(|_| self.has_sent_all(key)))
+    }
+}
+
+impl<E: Engine> Multiplexed for Streams<E> {
+    fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    fn headroom(&self, limit: usize) -> usize {
+        let share = limits::STREAMS_WINDOW.saturating_sub(self.granted) / 4;
+        share.min(limit).min(limits::EXCHANGE_WINDOW.saturating_sub(limit))
+    }
+
+    fn widen(&mut self, key: StreamKey, bytes: usize) {
+        if let Some(stream) = self.stream(key) {
+            stream.entry.granted += bytes;
+            self.granted += bytes;
+        }
+    }
+
+    fn response_waits(&self, key: StreamKey) -> bool {
+        self.engine.response_waits(key)
+    }
+
+    fn has_sent_all(&self, key: StreamKey) -> bool {
+        let entry = self.entries.get(key.slot()).and_then(Option::as_ref);
+        entry.is_none_or(|entry| entry.key != key || entry.at == entry.unsent.len())
+    }
+
+    fn answer(&mut self, key: StreamKey, verdict: &Verdict, own: &OwnFields, date: &[u8]) {
+        let mut fields = verdict.fields();
+        fields.extend(own.of(self.access.direct.secure, self.access.http3));
+        let answer = EdgeAnswer::new(verdict.status, verdict.detail, &fields);
+        if self.engine.answer(key, &answer, date).is_err() {
+            self.engine.reset(key, Cut::Internal);
+        }
+        self.remove(key);
+    }
+
+    fn part(&mut self, key: StreamKey) {
+        let entry = self.entries.get_mut(key.slot()).and_then(Option::as_mut);
+        let Some(entry) = entry.filter(|entry| entry.key == key) else { return };
+        entry.exchange = None;
+        if matches!(entry.then, Then::Nothing) {
+            self.remove(key);
+        }
+    }
+
+    fn site(&mut self, key: StreamKey) -> Option<Site<'_>> {
+        self.stream(key).map(|stream| stream.entry.site())
+    }
+
+    fn part_websocket(&mut self, key: StreamKey) {
+        if let Some(stream) = self.stream(key) {
+            stream.entry.exchange = None;
+        }
     }
 }
 
@@ -711,13 +704,6 @@ impl Core {
                     self.abandon_exchange(exchange, Cancellation::ClientGone, CLIENT_GONE);
                 }
             }
-        }
-    }
-
-    /// The worker has written all of a stream's response.
-    pub(super) fn stream_ended<E: Engine>(&mut self, index: usize, stream: StreamKey) {
-        if let Some(Some(streams)) = E::place(self, index) {
-            streams.part(stream);
         }
     }
 

@@ -124,8 +124,10 @@ fn site<'a>(
             let connection = connections.get_mut(at)?;
             (connection.phase == Phase::Open).then(|| connection.site())
         }
-        Client::Http2(at, stream) => connections.get_mut(at)?.streams.as_mut()?.site(stream),
-        Client::Http3(at, stream) => quic_connections.get_mut(at)?.streams.as_mut()?.site(stream),
+        Client::Http2(..) | Client::Http3(..) => {
+            let (streams, key) = client.streams(connections, quic_connections)?;
+            streams.site(key)
+        }
     }
 }
 
@@ -237,11 +239,9 @@ impl Core {
         let Talk::Both(exchange) = self.talk(client) else { return None };
         match client {
             Client::Http1(at) => self.connections.get_mut(at)?.reading = Reading::Parting,
-            Client::Http2(at, stream) => {
-                self.connections.get_mut(at)?.streams.as_mut()?.part_websocket(stream);
-            }
-            Client::Http3(at, stream) => {
-                self.quic_connections.get_mut(at)?.streams.as_mut()?.part_websocket(stream);
+            Client::Http2(..) | Client::Http3(..) => {
+                let (streams, key) = self.streams(client)?;
+                streams.part_websocket(key);
             }
         }
         self.part_exchange(exchange, 0);
