@@ -28,7 +28,7 @@ use crate::{
     exchange::{Arrived, Body},
     fate::Fate,
     ffi::GilCell,
-    lane::{Event, Lane, Takes},
+    lane::{Event, Takes},
     lanes::Lanes,
     wsgi,
 };
