@@ -18,9 +18,9 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fasterapi::{
     proto::{
-        h2::{H2, Options, PREFACE},
+        h2::{H2, PREFACE},
         head::{BodyLength, RequestHead, ResponseHead},
-        stream::{Event, Requests, Responses},
+        stream::{Event, Options, Requests, Responses},
     },
     span::{Field, Span},
 };

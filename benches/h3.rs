@@ -25,9 +25,9 @@ use boring::{
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fasterapi::{
     proto::{
-        h3::{Buffers, H3, Options, bound},
+        h3::{Buffers, H3, bound},
         head::{BodyLength, RequestHead, ResponseHead},
-        stream::{Event, Requests, Responses},
+        stream::{Event, Options, Requests, Responses},
     },
     span::{Field, Span},
 };

@@ -34,6 +34,7 @@ WAIT_MAX_S = 30.0
 
 MARK = "FASTERAPI_E2E_MARK"
 T = TypeVar("T")
+AnyServer = TypeVar("AnyServer", bound="Listening")
 
 
 def until(what: str, condition: Callable[[], T | None], at_most_s: float = WAIT_MAX_S, step_s: float = 0.005) -> T:
@@ -306,12 +307,22 @@ def descriptors(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def serving(app: str, *arguments: str | Path, workers: int = 1, shards: int = 1, version: str = "h1") -> Iterator[Server]:
-    """One that is ready, to be shared by the tests of a module."""
-    server = Server(app, *arguments, workers=workers, shards=shards, version=version)
+def lasting(server: AnyServer, shown: list[Any]) -> Iterator[AnyServer]:
+    """Ready for as long as the block lasts, and among `shown` from its start to its end; judged at its end unless the block failed."""
+    shown.append(server)
     try:
-        yield server.ready()
+        server.ready()
+        yield server
     except BaseException:
         server.end(strictly=False)
         raise
+    finally:
+        shown.remove(server)
     server.end(strictly=True)
+
+
+@contextlib.contextmanager
+def serving(app: str, *arguments: str | Path, workers: int = 1, shards: int = 1, version: str = "h1") -> Iterator[Server]:
+    """One that is ready, to be shared by the tests of a module."""
+    with lasting(Server(app, *arguments, workers=workers, shards=shards, version=version), []) as server:
+        yield server

@@ -28,7 +28,7 @@ use crate::{
     exchange::{Arrived, Body},
     fate::Fate,
     ffi::GilCell,
-    lane::{Event, Lane, Takes},
+    lane::{Event, Takes},
     lanes::Lanes,
     wsgi,
 };
@@ -336,18 +336,5 @@ impl Lanes {
             self.lane(py, index, |lane| lane.flush(py))?;
         }
         Ok(())
-    }
-
-    fn arm(&self, py: Python<'_>) -> PyResult<bool> {
-        let found = self.any(py, Lane::arm)?;
-        if found {
-            self.each(py, |lane| {
-                lane.disarm();
-                Ok(())
-            })?;
-        } else {
-            self.armed.store(true, Ordering::Relaxed);
-        }
-        Ok(found)
     }
 }

@@ -210,6 +210,21 @@ impl Lanes {
         Ok(hit)
     }
 
+    /// Asks to be rung, so that a sleep may begin; true when there is something to be done instead.
+    pub(crate) fn arm(&self, py: Python<'_>) -> PyResult<bool> {
+        let found = self.any(py, Lane::arm)?;
+        if found {
+            self.each(py, |lane| {
+                lane.disarm();
+                Ok(())
+            })?;
+            // A shard that rang in between ends the next sleep at once: rarer than the read that would look for it.
+        } else {
+            self.armed.store(true, Ordering::Relaxed);
+        }
+        Ok(found)
+    }
+
     /// How long to look at the lanes before sleeping.
     pub(crate) fn spin_limit(&self, py: Python<'_>) -> PyResult<Duration> {
         let spin = self.spin.borrow(py)?;
@@ -364,20 +379,7 @@ impl Lanes {
     }
 
     fn before_block(&self, py: Python<'_>) -> PyResult<bool> {
-        if self.spin(py)? {
-            return Ok(true);
-        }
-        let found = self.any(py, Lane::arm)?;
-        if found {
-            self.each(py, |lane| {
-                lane.disarm();
-                Ok(())
-            })?;
-            // A shard that rang in between ends the next sleep at once: rarer than the read that would look for it.
-        } else {
-            self.armed.store(true, Ordering::Relaxed);
-        }
-        Ok(found)
+        Ok(self.spin(py)? || self.arm(py)?)
     }
 
     fn flush(&self, py: Python<'_>) -> PyResult<bool> {

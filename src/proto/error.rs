@@ -8,7 +8,8 @@
 
 use thiserror::Error;
 
-/// Why the client's message is not accepted. The connection cannot be used for another exchange.
+/// Why the client's message is not accepted. An HTTP/1 connection cannot be used for another exchange; of HTTP/2 and HTTP/3 it
+/// is the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[error("{}", self.detail())]
 pub enum Refusal {
@@ -68,7 +69,7 @@ pub enum Refusal {
     CodingUnknown,
     /// CONNECT: we are no tunnel.
     ConnectUnsupported,
-    /// Extended CONNECT (RFC 8441) for a protocol other than `websocket`.
+    /// Extended CONNECT (RFC 8441, RFC 9220) for a protocol other than `websocket`.
     ProtocolUnsupported,
     /// A version that this engine does not speak.
     VersionUnsupported,

@@ -127,10 +127,42 @@ pub(super) enum Sending {
 }
 
 impl Sending {
+    /// Whether so much body may come now, and the end behind it.
+    ///
+    /// # Errors
+    /// No head was taken, or it is more or less than the head announced.
+    pub(super) fn check(self, size: usize, end: bool) -> Result<(), BadResponse> {
+        match self {
+            Self::Head => Err(BadResponse::OutOfOrder),
+            Self::Sized(left) if left < size as u64 => Err(BadResponse::BodyTooLong),
+            Self::Sized(left) if end && left > size as u64 => Err(BadResponse::BodyTooShort),
+            Self::Sized(_) | Self::Open | Self::Bodiless => Ok(()),
+        }
+    }
+
+    /// So much body was taken, of what passed [`Self::check`].
+    pub(super) fn took(&mut self, size: usize) {
+        if let Self::Sized(left) = self {
+            *left -= size as u64;
+        }
+    }
+
     /// The end goes out with the head.
     pub(super) fn is_over(self) -> bool {
         matches!(self, Self::Bodiless | Self::Sized(0))
     }
+}
+
+/// # Errors
+/// Not the status of a final response (RFC 9110 §15).
+pub(super) fn check_final(status: u16) -> Result<(), BadResponse> {
+    if (200..=599).contains(&status) { Ok(()) } else { Err(BadResponse::Status) }
+}
+
+/// # Errors
+/// Not the status of an informational response that an application may send: 100 and 101 are the engine's own to say.
+pub(super) fn check_informational(status: u16) -> Result<(), BadResponse> {
+    if (102..=199).contains(&status) { Ok(()) } else { Err(BadResponse::Status) }
 }
 
 /// Weighs what the application says of the length against the request and the status.

@@ -6,7 +6,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::time::Instant;
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -15,6 +18,32 @@ use super::{
     error::{BadResponse, Refusal},
     head::{RequestHead, ResponseHead},
 };
+use crate::limits::{BODY_SIZE_MAX, BODY_TIMEOUT, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT};
+
+/// What an engine has to be told; it reads no configuration itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Larger bodies are refused with 413.
+    pub body_size_max: u64,
+    /// For the head of each request, and for what a connection begins with (HTTP/2: preface and the acknowledgement of our
+    /// SETTINGS; HTTP/3: the handshake), to be here whole.
+    pub header_timeout: Duration,
+    /// Longest pause inside a body; 408.
+    pub body_timeout: Duration,
+    /// For a connection without a request.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            body_size_max: BODY_SIZE_MAX,
+            header_timeout: HEAD_TIMEOUT,
+            body_timeout: BODY_TIMEOUT,
+            keepalive_timeout: KEEPALIVE_TIMEOUT,
+        }
+    }
+}
 
 /// Names a stream of one connection. A stream that has ended is named by nobody else's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

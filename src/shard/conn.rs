@@ -1,4 +1,5 @@
-//! One client connection: what the kernel holds of it, what was received and not understood yet, what is to be sent.
+//! One client connection of HTTP/1 or HTTP/2, which has a socket: what the kernel holds of it, what was received and not
+//! understood yet, what is to be sent.
 //!
 //! Invariant: the socket is closed in three steps. `begin_close` makes the phase `Closing`; the shard then cancels what is
 //! in flight; only when no operation is in flight ([`Connection::is_quiet`]) is the descriptor closed and the slot freed.

@@ -51,7 +51,7 @@ impl Core {
         let access = Access { direct, redirects, http3: false };
         connection.fresh = false;
         connection.streams =
-            Some(Box::new(Streams::new(H2::new(self.options.h2, self.clock.now), access)));
+            Some(Box::new(Streams::new(H2::new(self.options.streams, self.clock.now), access)));
         self.touch(index);
     }
 

@@ -109,7 +109,7 @@ struct Core {
 struct Settings {
     http: HttpVersions,
     h1: crate::proto::h1::Options,
-    h2: crate::proto::h2::Options,
+    streams: crate::proto::stream::Options,
     access_log: bool,
     limits: Limits,
     websocket: WebSocketOptions,

@@ -29,6 +29,7 @@ use crate::{
         forwarded::Origin,
         h3::{self, H3},
         quic::{Arrival, Endpoint, Issued},
+        stream,
     },
     uring::DatagramBatch,
 };
@@ -40,7 +41,7 @@ const NO_ERROR: u64 = 0x100;
 #[derive(Debug)]
 pub(super) struct Quic {
     pub(super) endpoint: Endpoint,
-    options: h3::Options,
+    options: stream::Options,
     /// Of our socket; the address is that of each datagram.
     port: u16,
     qlog_dir: Option<PathBuf>,
@@ -90,7 +91,7 @@ impl Quic {
         endpoint: Endpoint,
         port: u16,
         qlog_dir: Option<PathBuf>,
-        options: h3::Options,
+        options: stream::Options,
     ) -> Self {
         Self {
             endpoint,

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     limits,
-    proto::{h2, h3, head::RequestHead, ws::Workspace},
+    proto::{head::RequestHead, stream, ws::Workspace},
     uring::{self, Completion, Driver, Event, Token, Uring, Wait},
 };
 
@@ -92,7 +92,7 @@ pub fn run(options: Options, mailbox: Mailbox) {
 impl<D: Driver> Shard<D> {
     pub(super) fn new(driver: D, options: Options, mailbox: Mailbox) -> Self {
         let now = driver.now();
-        let h3 = h3::Options {
+        let streams = stream::Options {
             body_size_max: options.h1.body_size_max,
             header_timeout: options.limits.header_timeout,
             body_timeout: options.limits.body_timeout,
@@ -100,7 +100,7 @@ impl<D: Driver> Shard<D> {
         };
         let (quic, udp) = match options.quic {
             Some(QuicOptions { socket, port, endpoint, qlog_dir, neighbours }) => (
-                Some(Box::new(Quic::new(*endpoint, port, qlog_dir, h3))),
+                Some(Box::new(Quic::new(*endpoint, port, qlog_dir, streams))),
                 Some(Udp::new(socket, neighbours)),
             ),
             None => (None, None),
@@ -109,12 +109,7 @@ impl<D: Driver> Shard<D> {
             options: Settings {
                 http: options.http,
                 h1: options.h1,
-                h2: h2::Options {
-                    body_size_max: options.h1.body_size_max,
-                    header_timeout: options.limits.header_timeout,
-                    body_timeout: options.limits.body_timeout,
-                    keepalive_timeout: options.limits.keepalive_timeout,
-                },
+                streams,
                 access_log: options.access_log,
                 limits: options.limits,
                 websocket: options.websocket,

@@ -141,7 +141,7 @@ impl Core {
         Ok(upgrade.map(|upgrade| (route, WebSocket::Asked(Box::new(upgrade)))))
     }
 
-    /// As [`Self::find_websocket`], for extended CONNECT (RFC 8441), which asks for nothing else.
+    /// As [`Self::find_websocket`], for extended CONNECT (RFC 8441, RFC 9220), which asks for nothing else.
     pub(super) fn find_extended(&mut self) -> Result<(u32, WebSocket), Verdict> {
         let Some(route) = self.find_websocket_route() else {
             return Err(Verdict::new(404, Some(answer::NOT_FOUND)));

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conformance.asking import APP, APPS, Kind, Start
 from reference import Uvicorn
-from server import Listening, Server
+from server import Listening, Server, lasting
 
 
 @pytest.fixture(scope="session", params=["fasterapi", "uvicorn"])
@@ -25,16 +25,8 @@ def _start(kind: Kind, app: str, *arguments: str | Path, uds: Path | None = None
 @pytest.fixture(scope="session")
 def server(kind: Kind, shown_if_failed: list[Any]) -> Iterator[Listening]:
     """One worker of the application under test, for all cases."""
-    started = _start(kind, APP)
-    shown_if_failed.append(started)
-    try:
-        yield started.ready()
-    except BaseException:
-        started.end(strictly=False)
-        raise
-    finally:
-        shown_if_failed.remove(started)
-    started.end(strictly=True)
+    with lasting(_start(kind, APP), shown_if_failed) as started:
+        yield started
 
 
 @pytest.fixture

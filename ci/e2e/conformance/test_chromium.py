@@ -15,7 +15,7 @@ import pytest
 from conformance.asking import APP, APPS, journal, new_tag, noted, open_gate
 from conformance.chromium import Chromium
 from reference import Uvicorn
-from server import Listening, Server, until
+from server import Listening, Server, lasting, until
 
 HELPERS = """
 const opened = (path, protocols) => new Promise((resolve, reject) => {
@@ -46,15 +46,8 @@ def server(request: pytest.FixtureRequest, shown_if_failed: list[Any]) -> Iterat
         started = Uvicorn(APP, app_dir=APPS)
     else:
         started = Server(APP, "--interface", "asgi", "--body-max", "0", version=request.param, app_dir=APPS)
-    shown_if_failed.append(started)
-    try:
-        yield started.ready()
-    except BaseException:
-        started.end(strictly=False)
-        raise
-    finally:
-        shown_if_failed.remove(started)
-    started.end(strictly=True)
+    with lasting(started, shown_if_failed):
+        yield started
 
 
 def public_key_hash(address: tuple[str, int]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import pytest
 from frameworks.browser import Browser
 from reference import Gunicorn, Uvicorn
-from server import Listening, Server
+from server import Listening, Server, lasting
 
 APPS = Path(__file__).resolve().parent / "apps"
 ENVIRONMENT = Path(__file__).resolve().parents[3] / "target/frameworks"
@@ -51,15 +51,8 @@ def run(maker: str, python: Path, shown_if_failed: list[Any]) -> Run:
             server = Uvicorn(app, app_dir=APPS, python=python, env=env)
         else:
             server = Gunicorn(app, app_dir=APPS, python=python, env=env)
-        shown_if_failed.append(server)
-        try:
-            yield server.ready()
-        except BaseException:
-            server.end(strictly=False)
-            raise
-        finally:
-            shown_if_failed.remove(server)
-        server.end(strictly=True)
+        with lasting(server, shown_if_failed):
+            yield server
 
     return serving
 

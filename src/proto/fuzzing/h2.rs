@@ -7,9 +7,9 @@ use crate::{
     limits::{H2_INPUT_SIZE_MAX, H2_UNSENT_SIZE_MAX},
     proto::{
         error::Refusal,
-        h2::{H2, Options, PREFACE},
+        h2::{H2, PREFACE},
         head::{BodyLength, RequestHead, ResponseHead},
-        stream::{Cut, Event, Requests, Responses, StreamKey},
+        stream::{Cut, Event, Options, Requests, Responses, StreamKey},
     },
 };
 

@@ -8,12 +8,9 @@ use super::{DATE, check_head};
 use crate::{
     limits::H3_STREAMS_MAX,
     proto::{
-        h3::{
-            Options,
-            peer::{Pair, Server, WIDE, client_config},
-        },
+        h3::peer::{Pair, Server, WIDE, client_config},
         head::{BodyLength, ResponseHead},
-        stream::{Cut, Event, Requests, Responses, StreamKey},
+        stream::{Cut, Event, Options, Requests, Responses, StreamKey},
     },
 };
 

@@ -9,7 +9,7 @@ use crate::{
     proto::{
         answer::EdgeAnswer,
         head::ResponseHead,
-        response::{Extent, Given, Writer, checked, extent},
+        response::{Extent, Given, Writer, check_final, check_informational, checked, extent},
     },
 };
 
@@ -42,9 +42,7 @@ impl H1 {
         out: &mut Vec<u8>,
     ) -> Result<(), BadResponse> {
         // 101 hands the connection to another protocol: see `encode_switch`.
-        if !(200..=599).contains(&head.status) {
-            return Err(BadResponse::Status);
-        }
+        check_final(head.status)?;
         if head.fields.len() > HEAD_FIELDS_MAX {
             return Err(BadResponse::TooManyFields);
         }
@@ -213,9 +211,7 @@ impl H1 {
         if self.response != Response::Waiting {
             return Err(BadResponse::OutOfOrder);
         }
-        if !(102..=199).contains(&head.status) {
-            return Err(BadResponse::Status);
-        }
+        check_informational(head.status)?;
         if self.is_http10 {
             return Ok(());
         }

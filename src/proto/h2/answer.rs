@@ -38,8 +38,8 @@ impl Responses for H2 {
         let accepts = entry.is_websocket && head.status == 101;
         let head = if accepts { &ResponseHead { status: 200, ..*head } } else { head };
         let (encoded, sending) = response::head(head, date, entry.is_head)?;
-        if end && matches!(sending, Sending::Sized(1..)) {
-            return Err(BadResponse::BodyTooShort);
+        if end {
+            sending.check(0, true)?;
         }
         entry.send_head(encoded, end || sending.is_over());
         entry.sending = sending;
@@ -65,16 +65,10 @@ impl Responses for H2 {
             return Ok(0);
         }
         entry.turn = Turn::None;
+        entry.sending.check(data.len(), end)?;
         let taken = match entry.sending {
-            Sending::Head => return Err(BadResponse::OutOfOrder),
             Sending::Bodiless => data.len(),
-            Sending::Sized(left) if left < data.len() as u64 => {
-                return Err(BadResponse::BodyTooLong);
-            }
-            Sending::Sized(left) if end && left > data.len() as u64 => {
-                return Err(BadResponse::BodyTooShort);
-            }
-            Sending::Sized(_) | Sending::Open => {
+            Sending::Head | Sending::Sized(_) | Sending::Open => {
                 let fair = if crowded { H2_QUANTUM } else { H2_UNSENT_SIZE_MAX };
                 let wanted = data.len().min(room).min(fair);
                 let granted = match wanted {
@@ -88,9 +82,7 @@ impl Responses for H2 {
                     self.budgets.sent(granted as u64);
                     self.flush_due = true;
                 }
-                if let Sending::Sized(left) = &mut entry.sending {
-                    *left -= granted as u64;
-                }
+                entry.sending.took(granted);
                 if granted < wanted {
                     let (_, sent) = entry.blocked.get_or_insert((now, 0));
                     *sent += granted as u64;
@@ -117,11 +109,7 @@ impl Responses for H2 {
         trailers: &ResponseHead<'_>,
     ) -> Result<(), BadResponse> {
         let Some(entry) = find(&mut self.streams, stream) else { return Ok(()) };
-        match entry.sending {
-            Sending::Head => return Err(BadResponse::OutOfOrder),
-            Sending::Sized(1..) => return Err(BadResponse::BodyTooShort),
-            Sending::Sized(0) | Sending::Bodiless | Sending::Open => {}
-        }
+        entry.sending.check(0, true)?;
         let fields = response::trailers(trailers)?;
         if fields.is_empty() {
             entry.send_data(&[], true);

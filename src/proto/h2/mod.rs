@@ -36,7 +36,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -52,12 +52,12 @@ pub use frames::{PREFACE, Preface, preface};
 use super::{
     error::Refusal,
     head::{BodyLength, RequestHead},
-    stream::{Event, Requests, StreamKey},
+    stream::{Event, Options, Requests, StreamKey},
 };
 use crate::limits::{
-    BODY_SIZE_MAX, BODY_TIMEOUT, EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_CONNECTION_WINDOW_MAX,
-    H2_ECHOES_MAX, H2_FORCED_RESETS_MAX, H2_QUANTUM, H2_STREAMS_MAX, H2_UNSEEN_RESETS_MAX,
-    H2_UNSENT_SIZE_MAX, HEAD_SIZE_MAX, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT,
+    EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_CONNECTION_WINDOW_MAX, H2_ECHOES_MAX,
+    H2_FORCED_RESETS_MAX, H2_QUANTUM, H2_STREAMS_MAX, H2_UNSEEN_RESETS_MAX, H2_UNSENT_SIZE_MAX,
+    HEAD_SIZE_MAX,
 };
 use budget::{Budgets, Exhausted};
 use frames::FrameScan;
@@ -66,30 +66,6 @@ use ready::Ready;
 use request::Asked;
 use stream::{Reading, Received, Stream, Turn};
 use timers::Timers;
-
-/// What the engine has to be told; it reads no configuration itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Larger bodies are refused with 413.
-    pub body_size_max: u64,
-    /// For the preface, our SETTINGS' acknowledgement, and each frame or block of a head, to be here whole.
-    pub header_timeout: Duration,
-    /// Longest pause inside a body; 408.
-    pub body_timeout: Duration,
-    /// For a connection without a request.
-    pub keepalive_timeout: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            body_size_max: BODY_SIZE_MAX,
-            header_timeout: HEAD_TIMEOUT,
-            body_timeout: BODY_TIMEOUT,
-            keepalive_timeout: KEEPALIVE_TIMEOUT,
-        }
-    }
-}
 
 /// Where the connection stands.
 enum Phase {

@@ -16,7 +16,7 @@ use crate::{
         error::BadResponse,
         field::trim,
         head::ResponseHead,
-        response::{Given, Writer, checked, extent},
+        response::{Given, Writer, check_final, check_informational, checked, extent},
     },
 };
 
@@ -26,9 +26,7 @@ pub(super) fn head(
     date: &[u8],
     is_head: bool,
 ) -> Result<(Response<()>, Sending), BadResponse> {
-    if !(200..=599).contains(&head.status) {
-        return Err(BadResponse::Status);
-    }
+    check_final(head.status)?;
     let (mut fields, given) = fields(head, 3)?;
     let extent = extent(head, given.length, is_head)?;
     let (length, sending) = extent.split();
@@ -47,10 +45,7 @@ pub(super) fn head(
 
 /// Makes the head of an informational response (RFC 9110 §15.2).
 pub(super) fn informational(head: &ResponseHead<'_>) -> Result<Response<()>, BadResponse> {
-    // 100 and 101 are the engine's own to say.
-    if !(102..=199).contains(&head.status) {
-        return Err(BadResponse::Status);
-    }
+    check_informational(head.status)?;
     assemble(head.status, fields(head, 0)?.0)
 }
 

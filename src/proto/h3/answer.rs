@@ -40,9 +40,9 @@ impl Responses for H3 {
         let head = if accepts { &ResponseHead { status: 200, ..*head } } else { head };
         let before = entry.outbox.len();
         let sending = response::head(head, date, entry.is_head, &mut entry.outbox)?;
-        if end && matches!(sending, Sending::Sized(1..)) {
+        if end && let Err(short) = sending.check(0, true) {
             entry.outbox.truncate(before);
-            return Err(BadResponse::BodyTooShort);
+            return Err(short);
         }
         entry.sending = sending;
         entry.continue_due = false;
@@ -68,16 +68,10 @@ impl Responses for H3 {
             return Ok(0);
         }
         entry.turn = Turn::None;
+        entry.sending.check(data.len(), end)?;
         let taken = match entry.sending {
-            Sending::Head => return Err(BadResponse::OutOfOrder),
             Sending::Bodiless => data.len(),
-            Sending::Sized(left) if left < data.len() as u64 => {
-                return Err(BadResponse::BodyTooLong);
-            }
-            Sending::Sized(left) if end && left > data.len() as u64 => {
-                return Err(BadResponse::BodyTooShort);
-            }
-            Sending::Sized(_) | Sending::Open => {
+            Sending::Head | Sending::Sized(_) | Sending::Open => {
                 let fair = if crowded { H3_QUANTUM } else { H3_UNSENT_SIZE_MAX };
                 let wanted = data.len().min(room).min(fair);
                 let Ok(capacity) = self.quic.stream_capacity(stream.id) else {
@@ -94,9 +88,7 @@ impl Responses for H3 {
                     self.budgets.sent(granted);
                     self.unsent += granted;
                 }
-                if let Sending::Sized(left) = &mut entry.sending {
-                    *left -= granted as u64;
-                }
+                entry.sending.took(granted);
                 if granted < wanted {
                     let (_, sent) = entry.blocked.get_or_insert((now, 0));
                     *sent += granted as u64;
@@ -126,11 +118,7 @@ impl Responses for H3 {
         trailers: &ResponseHead<'_>,
     ) -> Result<(), BadResponse> {
         let Some(entry) = serving(&mut self.streams, stream) else { return Ok(()) };
-        match entry.sending {
-            Sending::Head => return Err(BadResponse::OutOfOrder),
-            Sending::Sized(1..) => return Err(BadResponse::BodyTooShort),
-            Sending::Sized(0) | Sending::Bodiless | Sending::Open => {}
-        }
+        entry.sending.check(0, true)?;
         response::trailers(trailers, &mut entry.outbox)?;
         self.release(stream, None);
         Ok(())

@@ -46,7 +46,7 @@ mod timers;
 use std::{
     collections::{HashMap, VecDeque},
     rc::Weak,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use slab::Slab;
@@ -57,12 +57,11 @@ pub use output::Batch;
 use super::{
     error::Refusal,
     head::RequestHead,
-    stream::{Event, Requests, StreamKey},
+    stream::{Event, Options, Requests, StreamKey},
 };
 use crate::limits::{
-    BODY_SIZE_MAX, BODY_TIMEOUT, H3_CONNECTION_WINDOW, H3_QUANTUM, H3_STREAM_WINDOW,
-    H3_STREAM_WINDOW_MAX, H3_STREAMS_MAX, H3_UNACKED_SIZE_MAX, H3_UNI_STREAMS_MAX, H3_UNI_WINDOW,
-    H3_UNRETURNED_MAX, H3_UNSENT_SIZE_MAX, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT,
+    H3_CONNECTION_WINDOW, H3_QUANTUM, H3_STREAM_WINDOW, H3_STREAM_WINDOW_MAX, H3_STREAMS_MAX,
+    H3_UNACKED_SIZE_MAX, H3_UNI_STREAMS_MAX, H3_UNI_WINDOW, H3_UNRETURNED_MAX, H3_UNSENT_SIZE_MAX,
 };
 use budget::{Budgets, Exhausted};
 use buffers::{Held, Sent};
@@ -71,30 +70,6 @@ use control::Control;
 use pieces::Pieces;
 use stream::{Caller, Flushed, Reading, Stream, Turn};
 use timers::Timers;
-
-/// What the engine has to be told; it reads no configuration itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Larger bodies are refused with 413.
-    pub body_size_max: u64,
-    /// For the handshake, and for the head of each request.
-    pub header_timeout: Duration,
-    /// Longest pause inside a body; 408.
-    pub body_timeout: Duration,
-    /// For a connection without a request.
-    pub keepalive_timeout: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            body_size_max: BODY_SIZE_MAX,
-            header_timeout: HEAD_TIMEOUT,
-            body_timeout: BODY_TIMEOUT,
-            keepalive_timeout: KEEPALIVE_TIMEOUT,
-        }
-    }
-}
 
 /// Sets what the engine's bounds rest on: the protocol, the number of streams, the windows. All else of a connection is
 /// the caller's to set; an idle timeout, of 30 seconds or more, must be.

@@ -15,7 +15,7 @@ use crate::{
         error::BadResponse,
         field::trim,
         head::ResponseHead,
-        response::{Given, Sending, Writer, checked, extent},
+        response::{Given, Sending, Writer, check_final, check_informational, checked, extent},
     },
 };
 
@@ -29,9 +29,7 @@ pub(super) fn head(
     is_head: bool,
     out: &mut Vec<u8>,
 ) -> Result<Sending, BadResponse> {
-    if !(200..=599).contains(&head.status) {
-        return Err(BadResponse::Status);
-    }
+    check_final(head.status)?;
     let mut pairs = Vec::with_capacity(head.fields.len() + 4);
     let given = fields(head, true, &mut pairs)?;
     let (length, sending) = extent(head, given.length, is_head)?.split();
@@ -50,10 +48,7 @@ pub(super) fn head(
 
 /// Appends the head of an informational response (RFC 9110 §15.2).
 pub(super) fn informational(head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Result<(), BadResponse> {
-    // 100 and 101 are the engine's own to say.
-    if !(102..=199).contains(&head.status) {
-        return Err(BadResponse::Status);
-    }
+    check_informational(head.status)?;
     let mut pairs = Vec::new();
     fields(head, true, &mut pairs)?;
     encode(&pairs, out)

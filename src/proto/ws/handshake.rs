@@ -83,8 +83,8 @@ pub fn handshake(
     }))
 }
 
-/// As [`handshake`], for extended CONNECT (RFC 8441 §5), read as the GET that it stands for: there are no key, no Upgrade and
-/// no Connection.
+/// As [`handshake`], for extended CONNECT (RFC 8441 §5, RFC 9220 §3), read as the GET that it stands for: there are no key, no
+/// Upgrade and no Connection.
 ///
 /// # Errors
 /// A [`BadUpgrade`] is answered by the edge.

@@ -10,7 +10,7 @@
 //! its size, the beginning of one character and a decompressor's window. What is due to be sent unasked is at most one
 //! Ping, one Close, and Pongs for the latest Pings, however much arrives while nothing can be sent.
 //! tungstenite reads and writes the frame headers; every rule about what they say is here. Deliberately absent: a clock, and
-//! what carries the bytes, a connection or a stream (RFC 8441).
+//! what carries the bytes, a connection or a stream (RFC 8441, RFC 9220).
 
 #![forbid(unsafe_code)]
 

@@ -239,7 +239,7 @@ impl Raw {
     }
 
     pub(super) fn answer(&mut self, stream: StreamKey, body: &[u8]) {
-        answer(&mut self.engine, stream, body);
+        answer(&mut self.engine, stream, body, self.now);
     }
 
     pub(super) fn wait(&mut self, time: Duration) {

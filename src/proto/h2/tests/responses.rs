@@ -193,7 +193,7 @@ fn informational_responses_go_ahead() {
         assert_eq!(inform(&mut pair, status), Err(BadResponse::Status));
     }
     inform(&mut pair, 103).unwrap();
-    super::answer(&mut pair.engine, stream, b"ok");
+    super::answer(&mut pair.engine, stream, b"ok", pair.now);
     pair.run();
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let std::task::Poll::Ready(Some(Ok(hints))) = future.poll_informational(&mut cx) else {
@@ -224,7 +224,7 @@ fn a_response_that_fails_in_the_middle_is_a_reset() {
     let (again, _) = pair.send(Pair::request("GET"), true);
     let events = pair.run();
     let [Event::Request { stream, .. }] = events[..] else { panic!("{events:?}") };
-    super::answer(&mut pair.engine, stream, b"ok");
+    super::answer(&mut pair.engine, stream, b"ok", pair.now);
     pair.run();
     assert_eq!(pair.response(again).body, b"ok", "its siblings do not notice");
 }

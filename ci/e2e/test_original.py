@@ -1,4 +1,4 @@
-"""What the seed document promises, run as it is written there."""
+"""What the original's note on its process pool promises, run as it is written there."""
 
 import signal
 import socket
