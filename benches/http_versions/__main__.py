@@ -59,6 +59,7 @@ class Run:
 
     def __init__(self, setup: Setup, options: argparse.Namespace) -> None:
         self._setup, self._options = setup, options
+        self._machine = facts(setup.ours, ("hypercorn", "granian", "aioquic", "h2"))
         self.found: dict[str, dict[str, list[Round]]] = {}
         self.moved: list[Transfer] = []
         self.failures: list[str] = []
@@ -112,12 +113,11 @@ class Run:
             self._failed(f"transfers: {error}")
 
     def report(self, how: str) -> Report:
-        machine = facts(self._setup.ours, ("hypercorn", "granian", "aioquic", "h2"))
         servers = {name: each.version() for name, each in self.everybody.items() if not each.is_ours}
         clients = {program: said(program, "--version")() for program in ("h2load", "curl")}
-        versions = {name: version for name, version in {**servers, **clients}.items() if version and name not in machine}
+        versions = {name: version for name, version in {**servers, **clients}.items() if version and name not in self._machine}
         left_out = [f"{name}: {why}" for name, why in self.missing.items()]
-        return Report(how, {**machine, **versions}, self.found, self.moved, left_out, self.failures)
+        return Report(how, {**self._machine, **versions}, self.found, self.moved, left_out, self.failures)
 
 
 def main() -> int:

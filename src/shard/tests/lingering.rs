@@ -1,7 +1,7 @@
 //! What is received behind a connection's last word is dropped, for a while and up to a size.
 
 use super::{
-    http2::{frame, raw},
+    http2::peer::{frame, raw},
     script::Stage,
 };
 use crate::{limits, uring::Token};
