@@ -14,10 +14,11 @@ import pytest
 from aioquic.h3.connection import H3_ALPN
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet_builder import QuicDeliveryState
 from conftest import Serve
 from http3 import Http3
 from payload import pattern
-from quic_peer import head
+from quic_peer import QuicPeer, head
 from relay import Network, Relay
 from server import WAIT_MAX_S, Server, resident_kib, serving, until
 from versions import VERSIONS
@@ -210,6 +211,28 @@ def test_a_ticket_is_taken_by_every_shard_and_early_data_is_not(server: Server) 
             assert again.handshake is not None
             assert again.handshake.session_resumed
             assert not again.handshake.early_data_accepted, "not unless the operator says so"
+
+
+@pytest.mark.parametrize("retry", ["never", "always"])
+def test_early_data_in_front_of_a_retry_is_the_clients_to_send_again(serve: Serve, retry: str) -> None:
+    """RFC 9000 §17.2.5.3. The server keeps nothing for a client that has not shown its address, so what was sent in 0-RTT beside the first
+    Initial is gone. aioquic 1.7 forgets with the Retry that it has sent it, and waits for ever; told that it was lost, it sends it again."""
+    server = serve("echo:app", "--quic-0rtt", "--quic-retry", retry, version="h3").ready()
+    assert not isinstance(server.address, str)
+    with Http3(server.address, WAIT_MAX_S) as first:
+        until("a ticket", lambda: first.tickets)
+    early = head("/tag/early")
+    with QuicPeer(server.address, early=early, session_ticket=first.tickets[-1]) as client:
+        assert client.quic.tls.early_data_accepted
+        late = client.next_stream()
+        client.say(late, head("/tag/late"), fin=True)
+        assert client.wait(lambda: b"late" in client.answers.get(late, b""))
+        if retry == "always":
+            assert client.quic._retry_count == 1
+            assert 0 not in client.answers
+            sender = client.quic._streams[0].sender
+            sender.on_data_delivery(QuicDeliveryState.LOST, 0, len(early), True)
+        assert client.wait(lambda: b"early" in client.answers.get(0, b""))
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
