@@ -19,6 +19,21 @@ def client(tags: Server) -> Iterator[Client]:
         yield client
 
 
+# --- what the operator adds ------------------------------------------------------------------------------------------------
+
+
+def test_the_operators_fields_are_in_every_response_that_does_not_have_them(serve: Serve, version: str) -> None:
+    fields = ("--header", "X-Frame-Options: DENY", "--header", "x-value:of the operator")
+    with serve("echo:app", *fields, version=version).ready().client() as client:
+        for path, status, value in [
+            ("/tag/x", 200, "of the operator"),
+            ("/nowhere", 404, "of the operator"),
+            ("/split?value=its+own", 200, "its own"),
+        ]:
+            response = client.request("GET", path)
+            assert (response.status, response["x-frame-options"], response["x-value"]) == (status, "DENY", value)
+
+
 # --- whose answer is whose -------------------------------------------------------------------------------------------
 
 

@@ -1,13 +1,15 @@
 """TLS for the client of these tests, and certificates for the server.
 
 Invariant: a `TlsSocket` keeps the two ends apart that the `ssl` module's own socket mixes up: an announced end (`close_notify`) is
-b"", any other end is `truncated`, and its writing half can be closed alone.
+b"", any other end is `truncated`, and its writing half can be closed alone. One thread may send while another receives, which OpenSSL
+alone would not survive.
 """
 
 import contextlib
 import socket
 import ssl
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,8 @@ class TlsSocket:
         self.raw, self.truncated = connected, False
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._unsent, self._read = b"", b""
+        # The first is held while a session is at work, never while a socket is waited for; the second keeps records in order.
+        self._session, self._wire = threading.Lock(), threading.Lock()
         self.tls = context.wrap_bio(self._in, self._out, server_hostname=name, session=session)
         try:
             while not self._shaken():
@@ -56,7 +60,8 @@ class TlsSocket:
 
     def _feed(self) -> bool:
         data = self.raw.recv(256 * 1024)
-        self._in.write(data)
+        with self._session:
+            self._in.write(data)
         return bool(data)
 
     def recv(self, size: int) -> bytes:
@@ -64,25 +69,31 @@ class TlsSocket:
             data, self._read = self._read[:size], self._read[size:]
             return data
         while True:
-            try:
-                return self.tls.read(size)
-            except ssl.SSLZeroReturnError:
-                return b""
-            except ssl.SSLWantReadError:
-                # Made while reading: an answer to a key update, an alert.
-                if made := self._out.read():
-                    self.raw.sendall(made)
-                if not self._feed():
-                    self.truncated = True
+            with self._session:
+                try:
+                    return self.tls.read(size)
+                except ssl.SSLZeroReturnError:
                     return b""
+                except ssl.SSLWantReadError:
+                    # Made while reading: an answer to a key update, an alert.
+                    made = self._out.read()
+            if made:
+                with self._wire:
+                    self.raw.sendall(made)
+            if not self._feed():
+                self.truncated = True
+                return b""
 
     def sendall(self, data: bytes) -> None:
-        self.raw.sendall(self._unsent)
-        self._unsent = b""
-        view = memoryview(data)
-        while view:
-            view = view[self.tls.write(view[: 16 * 1024]) :]
-            self.raw.sendall(self._out.read())
+        with self._wire:
+            self.raw.sendall(self._unsent)
+            self._unsent = b""
+            view = memoryview(data)
+            while view:
+                with self._session:
+                    view = view[self.tls.write(view[: 16 * 1024]) :]
+                    records = self._out.read()
+                self.raw.sendall(records)
 
     @property
     def unsent(self) -> bool:
@@ -99,24 +110,28 @@ class TlsSocket:
     def send(self, data: bytes | memoryview) -> int:
         """As a non-blocking socket's: what was made of the data and not taken waits for the next call."""
         self.flush()
-        taken = self.tls.write(data[: 16 * 1024])
-        self._unsent = self._out.read()
+        with self._session:
+            taken = self.tls.write(data[: 16 * 1024])
+            self._unsent = self._out.read()
         with contextlib.suppress(BlockingIOError):
             self._unsent = self._unsent[self.raw.send(self._unsent) :]
         return taken
 
     def shutdown(self, how: int) -> None:
         assert how == socket.SHUT_WR
-        try:
-            # What is here already would be lost: `unwrap` looks for the other side's end.
-            while data := self.tls.read(64 * 1024):
-                self._read += data
-        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            pass
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self.tls.unwrap()
-        self.raw.sendall(self._out.read())
-        self.raw.shutdown(how)
+        with self._wire:
+            with self._session:
+                try:
+                    # What is here already would be lost: `unwrap` looks for the other side's end.
+                    while data := self.tls.read(64 * 1024):
+                        self._read += data
+                except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+                    pass
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    self.tls.unwrap()
+                records = self._out.read()
+            self.raw.sendall(records)
+            self.raw.shutdown(how)
 
     def close(self) -> None:
         self.raw.close()
@@ -166,11 +181,11 @@ class Authority:
         subject = ("-subj", "/CN=tests", "-keyout", str(self.pair.key), "-out", str(self.pair.certificate))
         _openssl(*command, *subject)
 
-    def issue(self, stem: str, *names: str, days: int = 30) -> Pair:
-        """A certificate for these DNS names, in files of that stem; replaces one that is there."""
+    def issue(self, stem: str, *names: str, days: int = 30, extension: str = "") -> Pair:
+        """A certificate for these DNS names, in files of that stem; replaces one that is there. `extension`: a line of openssl's."""
         pair = Pair(self.folder / f"{stem}.crt", self.folder / f"{stem}.key")
         request, extensions = self.folder / f"{stem}.csr", self.folder / f"{stem}.ext"
-        extensions.write_text("subjectAltName=" + ",".join(f"DNS:{name}" for name in names) + "\n")
+        extensions.write_text("subjectAltName=" + ",".join(f"DNS:{name}" for name in names) + f"\n{extension}\n")
         key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(pair.key))
         _openssl("req", "-new", *key, "-subj", f"/CN={names[0]}", "-out", str(request))
         ca = ("-CA", str(self.pair.certificate), "-CAkey", str(self.pair.key), "-days", str(days))

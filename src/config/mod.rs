@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod application;
+pub mod headers;
 pub mod http3;
 mod lifecycle;
 pub mod limits;
@@ -165,6 +166,9 @@ struct RunArgs {
         help_heading = "Processes"
     )]
     shards: usize,
+
+    #[command(flatten)]
+    headers: headers::Headers,
 
     #[command(flatten)]
     tls: tls::TlsArgs,
@@ -351,6 +355,8 @@ pub struct Config {
     pub http: HttpVersions,
     /// Where to listen, and behind which proxies.
     pub listening: Listening,
+    /// Fields of every response.
+    pub headers: headers::Headers,
     /// TLS, if it is to be spoken.
     pub tls: Option<tls::Tls>,
     /// HTTP/3, if it is to be spoken.
@@ -456,6 +462,7 @@ impl RunArgs {
             application: args.application.resolve(here),
             debug: args.debug,
             http: args.http,
+            headers: args.headers,
             listening,
             workers: u16::try_from(workers).unwrap_or_else(|_| unreachable!("WORKERS_MAX")),
             shards,

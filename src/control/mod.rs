@@ -48,8 +48,12 @@ use self::{
 pub use crate::pool::lifecycle::Outcome;
 use crate::{
     config::{
-        self, Bind, Config, HttpVersions, Listening, control_file, http3::Http3, limits::Retry,
-        tls::Tls, websocket::WebSockets,
+        self, Bind, Config, HttpVersions, Listening, control_file,
+        headers::{Header, Headers},
+        http3::Http3,
+        limits::Retry,
+        tls::Tls,
+        websocket::WebSockets,
     },
     limits::{CONTROL_CONNECTIONS_MAX, NEVER, RETIRE_MAX_WHILE_DEVELOPING, SPIN_MAX, drain_part},
     pool::{lifecycle::Settings, process},
@@ -142,6 +146,7 @@ fn start_shards(
             h1: h1::Options { body_size_max: config.limits.body_max.bytes() },
             limits: limits_of(config),
             websocket: websockets_of(&config.websockets),
+            headers: headers_of(&config.headers),
             trusted: trusted_of(&config.listening),
             gauges: Arc::default(),
             spin_max: spin_of(config),
@@ -150,6 +155,11 @@ fn start_shards(
         shards.push(start_shard(options, mailbox)?);
     }
     Ok(shards)
+}
+
+fn headers_of(config: &Headers) -> Vec<(String, String)> {
+    let fields = config.headers.iter();
+    fields.map(|Header { name, value }| (name.clone(), value.clone())).collect()
 }
 
 fn spin_of(config: &Config) -> Duration {

@@ -57,7 +57,7 @@ impl Core {
             let Some(exchange) = exchanges.find(id, index)? else { return Ok(Some(Effect::None)) };
             let Some(entry) = exchanges.get_mut(exchange) else { return Ok(Some(Effect::None)) };
             let saying =
-                Saying { date: self.clock.date(), secure: &self.secure, now: self.clock.now };
+                Saying { date: self.clock.date(), own: &self.own_fields, now: self.clock.now };
             let books = (exchange, id, entry);
             let shard = (&self.options, &mut self.workspace, saying);
             let effect = match books.2.client {

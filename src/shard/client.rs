@@ -12,8 +12,8 @@ use super::{
     Core,
     access_log::Line,
     conn::{Connection, Reading, Verdict},
+    fields::{OwnFields, add_field},
     quic::QuicConnection,
-    tls::{Secure, add_field},
     websocket::Site,
 };
 use crate::{
@@ -59,7 +59,7 @@ impl Client {
 #[derive(Clone, Copy)]
 pub(super) struct Saying<'a> {
     pub(super) date: [u8; 29],
-    pub(super) secure: &'a Secure,
+    pub(super) own: &'a OwnFields,
     pub(super) now: Instant,
 }
 
@@ -102,7 +102,7 @@ impl Respond for &mut Connection {
             self.h1.close_after_response();
         }
         self.h1.encode_head(&head, &saying.date, &mut self.output)?;
-        for field in saying.secure.fields(self.tls.is_some(), false) {
+        for field in saying.own.of(self.tls.is_some(), false) {
             add_field(&head, field, &mut self.output);
         }
         self.h1.encode_body(response.body, &mut self.output)
@@ -300,14 +300,14 @@ impl Core {
             Client::Http2(at, stream) => {
                 let streams = self.connections.get_mut(at).and_then(|c| c.streams.as_mut());
                 if let Some(streams) = streams {
-                    streams.answer(stream, verdict, &self.secure, &date);
+                    streams.answer(stream, verdict, &self.own_fields, &date);
                 }
                 self.touch(at);
             }
             Client::Http3(at, stream) => {
                 let streams = self.quic_connections.get_mut(at).and_then(|c| c.streams.as_mut());
                 if let Some(streams) = streams {
-                    streams.answer(stream, verdict, &self.secure, &date);
+                    streams.answer(stream, verdict, &self.own_fields, &date);
                 }
                 self.touch_quic(at);
             }
@@ -319,7 +319,7 @@ impl Core {
     pub(super) fn answer_plainly(&mut self, index: usize, verdict: &Verdict) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         let mut fields = verdict.fields();
-        fields.extend(self.secure.fields(connection.tls.is_some(), false));
+        fields.extend(self.own_fields.of(connection.tls.is_some(), false));
         let (status, detail, out) = (verdict.status, verdict.detail, &mut connection.output);
         let next = connection.h1.edge_answer(status, detail, &fields, &self.clock.date(), out);
         self.response_ended(index, next);

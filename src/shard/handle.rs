@@ -156,6 +156,8 @@ pub struct Options {
     pub limits: Limits,
     /// How WebSockets are run.
     pub websocket: WebSocketOptions,
+    /// Fields of every response that does not have them already; names in lower case, values fit to be sent.
+    pub headers: Vec<(String, String)>,
     /// Proxies that are believed about their clients.
     pub trusted: Trusted,
     /// Where the shard's counts are stored.

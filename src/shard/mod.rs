@@ -13,6 +13,7 @@ mod conn;
 mod deadlines;
 mod engine;
 mod exchange;
+mod fields;
 mod h2;
 pub mod handle;
 mod links;
@@ -53,6 +54,7 @@ use access_log::AccessLog;
 use clock::Clock;
 use conn::Connection;
 use exchange::Exchanges;
+use fields::OwnFields;
 use links::Links;
 use queue::Queue;
 use quic::{Quic, QuicConnection};
@@ -83,6 +85,7 @@ struct Core {
     /// Exchanges that wait for a worker.
     queue: Queue,
     secure: Secure,
+    own_fields: OwnFields,
     /// Proxies that speak for their clients.
     trusted: Trusted,
     tally: Tally,

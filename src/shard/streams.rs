@@ -20,8 +20,8 @@ use super::{
     client::{Respond, Saying, exceeds, head_of},
     conn::Verdict,
     engine::Engine,
+    fields::{OwnFields, with_fields},
     serve::{Asked, unavailable},
-    tls::{Secure, gives},
     websocket::{Site, Talk, WebSocket},
 };
 use crate::{
@@ -222,11 +222,11 @@ impl<E: Engine> Streams<E> {
         &mut self,
         key: StreamKey,
         verdict: &Verdict,
-        secure: &Secure,
+        own: &OwnFields,
         date: &[u8],
     ) {
         let mut fields = verdict.fields();
-        fields.extend(secure.fields(self.access.direct.secure, self.access.http3));
+        fields.extend(own.of(self.access.direct.secure, self.access.http3));
         let answer = EdgeAnswer::new(verdict.status, verdict.detail, &fields);
         if self.engine.answer(key, &answer, date).is_err() {
             self.engine.reset(key, Cut::Internal);
@@ -381,7 +381,7 @@ impl<E: Engine> Respond for Stream<'_, E> {
         }
         let over = response.end && response.body.is_empty();
         let key = self.entry.key;
-        let ours = saying.secure.fields(self.access.direct.secure, self.access.http3);
+        let ours = saying.own.of(self.access.direct.secure, self.access.http3);
         match with_fields(&head, ours) {
             Some((blob, fields)) => {
                 let head = ResponseHead { blob: &blob, fields: &fields, ..head };
@@ -466,23 +466,6 @@ fn accepting(
         fields.push(Field { name: name_span, value: Span::new(at + name.len(), value.len())? });
     }
     Some((blob, fields))
-}
-
-/// A head with more fields, apart from those that the application has given; `None` if there are none.
-fn with_fields<'a>(
-    head: &ResponseHead<'_>,
-    ours: impl Iterator<Item = (&'a str, &'a [u8])>,
-) -> Option<(Vec<u8>, Vec<Field>)> {
-    let mut more = None;
-    for (name, value) in ours.filter(|(name, _)| !gives(head, name)) {
-        let (blob, fields) = more.get_or_insert_with(|| (head.blob.to_vec(), head.fields.to_vec()));
-        let at = blob.len();
-        blob.extend_from_slice(name.as_bytes());
-        blob.extend_from_slice(value);
-        let name_span = Span::new(at, name.len())?;
-        fields.push(Field { name: name_span, value: Span::new(at + name.len(), value.len())? });
-    }
-    more
 }
 
 fn trailer_head<'a>(blob: &'a [u8], fields: &'a [Field]) -> ResponseHead<'a> {
@@ -686,7 +669,7 @@ impl Core {
             line.status = verdict.status;
             self.access_log.write(&line, &date, std::time::Duration::ZERO);
         }
-        streams.answer(stream, verdict, &self.secure, &date);
+        streams.answer(stream, verdict, &self.own_fields, &date);
     }
 
     /// Something happened on a stream that is there.

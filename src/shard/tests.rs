@@ -84,6 +84,7 @@ impl World {
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),
+            headers: Vec::new(),
             trusted: Trusted::default(),
             gauges: Arc::default(),
             spin_max: Duration::ZERO,

@@ -17,33 +17,10 @@ use crate::{
     limits::CLIENT_CERTIFICATE_SIZE_MAX,
     proto::{
         h1::Refusal,
-        head::ResponseHead,
         target::{host_of, https_location},
         tls::{ClientCertificate, Progress, ServerConfig, Session, TlsError, Version},
     },
 };
-
-/// The fields' names, in lower case as HTTP/2 wants them.
-const HSTS: &str = "strict-transport-security";
-const ALT_SVC: &str = "alt-svc";
-
-/// True when the application has given this field itself (RFC 6797 §7.1: at most one).
-pub(super) fn gives(head: &ResponseHead<'_>, name: &str) -> bool {
-    let mut names = head.fields.iter().filter_map(|field| field.name.of(head.blob));
-    names.any(|given| given.eq_ignore_ascii_case(name.as_bytes()))
-}
-
-/// Adds a field of ours to a head that was just encoded, unless the application has given its own.
-pub(super) fn add_field(head: &ResponseHead<'_>, (name, value): (&str, &[u8]), out: &mut Vec<u8>) {
-    if gives(head, name) {
-        return;
-    }
-    // In front of the empty line.
-    out.truncate(out.len().saturating_sub(2));
-    for part in [name.as_bytes(), b": ", value, b"\r\n\r\n"] {
-        out.extend_from_slice(part);
-    }
-}
 
 /// The TLS half of a connection.
 #[derive(Debug)]
@@ -139,17 +116,13 @@ pub(super) struct Handshakes {
     order: VecDeque<(usize, u32)>,
 }
 
-/// What new connections of TLS listeners start with, and what has to be said about TLS elsewhere.
+/// What new connections of TLS listeners start with, and what their shard has of them all.
 #[derive(Debug, Default)]
 pub(super) struct Secure {
     pub(super) config: Option<Arc<ServerConfig>>,
     handshakes: Handshakes,
     /// Opened bytes on their way to the engine; kept for its buffer.
     plain: Vec<u8>,
-    /// The value of Strict-Transport-Security.
-    hsts: Option<Vec<u8>>,
-    /// The value of Alt-Svc.
-    alt_svc: Option<Vec<u8>>,
     /// The port that clients find the TLS listener at.
     https_port: u16,
 }
@@ -157,21 +130,7 @@ pub(super) struct Secure {
 impl Secure {
     pub(super) fn new(options: Option<super::handle::TlsOptions>) -> Self {
         let Some(options) = options else { return Self::default() };
-        Self {
-            config: Some(options.config),
-            hsts: options.hsts_max_age.map(|age| format!("max-age={age}").into_bytes()),
-            alt_svc: options.alt_svc.map(String::into_bytes),
-            https_port: options.https_port,
-            ..Self::default()
-        }
-    }
-
-    /// Fields for every response of a secure connection, whoever makes it: that it is one (RFC 6797 §7.1), and that there is
-    /// HTTP/3 (RFC 7838), for those who have not found it.
-    pub(super) fn fields(&self, secure: bool, http3: bool) -> impl Iterator<Item = (&str, &[u8])> {
-        let hsts = self.hsts.as_deref().filter(|_| secure).map(|value| (HSTS, value));
-        let alt_svc = self.alt_svc.as_deref().filter(|_| secure && !http3);
-        hsts.into_iter().chain(alt_svc.map(|value| (ALT_SVC, value)))
+        Self { config: Some(options.config), https_port: options.https_port, ..Self::default() }
     }
 }
 

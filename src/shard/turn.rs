@@ -20,6 +20,7 @@ use super::{
     clock::Clock,
     conn::{Connection, Listen, Phase, Reading},
     exchange::Exchanges,
+    fields::OwnFields,
     handle::{Command, Listener, Mailbox, Options, QuicOptions, Report},
     links::Links,
     queue::Queue,
@@ -131,6 +132,7 @@ impl<D: Driver> Shard<D> {
             postponed: Vec::new(),
             owing: Vec::new(),
             queue: Queue::default(),
+            own_fields: OwnFields::new(options.headers, options.tls.as_ref()),
             secure: Secure::new(options.tls),
             trusted: options.trusted,
             tally: Tally::default(),
@@ -194,8 +196,9 @@ impl<D: Driver> Shard<D> {
         self.flush();
         self.flush_quic();
         self.core.publish_tally();
-        let is_over = self.core.connections.is_empty() && self.is_quic_over();
-        if self.drain_until.is_some() && is_over {
+        if self.has_drained() {
+            // Workers hear of the last clients that went.
+            self.core.publish_lanes();
             return Ok(false);
         }
         let wait = self.wait();
@@ -211,6 +214,13 @@ impl<D: Driver> Shard<D> {
         self.sweep();
         self.hand_over_log(false);
         Ok(true)
+    }
+
+    /// True when there is nobody left to serve, and nothing left to say to workers that they could still take.
+    fn has_drained(&self) -> bool {
+        let served = self.core.connections.is_empty() && self.is_quic_over();
+        let told = self.core.owing.is_empty();
+        self.drain_until.is_some_and(|until| served && (told || self.core.clock.now >= until))
     }
 
     /// What it took, for whoever tunes: system calls, completions, kicks and spins against exchanges.

@@ -85,6 +85,7 @@ fn run(seed: u64, profile: &Profile, traced: bool) -> Result<Summary, String> {
         quic: None,
         limits: profile.limits,
         websocket: WebSocketOptions::default(),
+        headers: Vec::new(),
         trusted: Trusted::default(),
         gauges: Arc::clone(&gauges),
         http: HttpVersions::Auto,

@@ -49,6 +49,17 @@ fn a_client_that_half_closes_behind_its_request_is_let_go_and_its_exchange_cance
 }
 
 #[test]
+fn the_last_client_that_goes_while_the_shard_drains_is_told_of() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, HANG);
+    stage.take();
+    stage.drain();
+    stage.finish(client);
+    assert_eq!(cancel(&mut stage), Some(Cancellation::ClientGone));
+}
+
+#[test]
 fn a_client_that_half_closes_inside_its_body_is_let_go_and_its_exchange_cancelled() {
     let mut stage = Stage::new();
     let client = stage.connect();

@@ -235,6 +235,7 @@ impl Stage {
             h1: h1::Options { body_size_max: limits::BODY_SIZE_MAX },
             limits,
             websocket: WebSocketOptions::default(),
+            headers: Vec::new(),
             trusted: Trusted::default(),
             gauges: Arc::clone(&gauges),
             spin_max: Duration::ZERO,
