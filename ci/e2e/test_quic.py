@@ -275,14 +275,13 @@ def test_a_close_right_behind_the_handshake_is_heard(serve: Serve) -> None:
 def test_a_client_that_vanished_does_not_hold_up_the_end(serve: Serve) -> None:
     """Without CONNECTION_CLOSE, as behind a network that is gone."""
     server = serve("echo:app", version="h3").ready()
-    with contextlib.ExitStack() as stack:
-        relay = Relay(server.address, Network())
-        client = through(relay)
-        stack.callback(client.close)
-        with relay:
-            assert client.request("GET", "/tag/x").status == 200
-            # All of it arrives; what says so does not.
-            client.begin("GET", "/bytes/4096").head()
+    with Relay(server.address, Network()) as relay, through(relay) as client:
+        client.begin("GET", "/hold/x")
+        with server.client() as other:
+            until("it is held", lambda: "x" in other.request("GET", "/held").json)
+            # What it is answered arrives; what says so does not.
+            relay.is_deaf = True
+            other.request("POST", "/release/x")
         until("nothing is under way", lambda: exchanges(server) == 0)
         started = time.monotonic()
         server.process.terminate()
