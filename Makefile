@@ -113,6 +113,7 @@ test-native: tools
 # The installed package is what is tested, not the source tree, which has no native half.
 test-python: build tools frameworks h3load
 	$(if $(wildcard pyworker/tests),cd pyworker && $(abspath $(BIN))/python -m pytest -q -o pythonpath=tests --ignore-glob "*/test_native*.py",@echo 'skipped: no pyworker/tests')
+	cd benches && $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider tests
 	$(if $(wildcard ci/e2e),$(BIN)/python -m pytest -q ci/e2e,@echo 'skipped: no ci/e2e')
 
 lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
@@ -127,7 +128,7 @@ lint: build tools ## formats, clippy, ruff, mypy: no warning is let through
 	$(BIN)/ruff format --check .
 	cd pyworker && $(abspath $(BIN))/mypy
 	cd ci/e2e && $(abspath $(BIN))/mypy
-	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps fairness.py http_versions.py idle.py loops.py memory.py websocket.py peers
+	cd benches && $(abspath $(BIN))/mypy --strict --exclude peers/apps fairness.py http_versions idle.py loops.py memory.py websocket.py peers tests
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 	@cargo +nightly --version >/dev/null 2>&1 || { echo 'error: fuzzing needs a nightly: rustup toolchain install nightly' >&2; exit 1; }
@@ -184,7 +185,12 @@ target/release/h3load: $(wildcard benches/h3load/src/*.rs) benches/h3load/Cargo.
 	cargo build --release --locked --manifest-path benches/h3load/Cargo.toml --target-dir target
 	@touch $@
 
-bench-http: build target/peers/.package h3load ## HTTP/2, HTTP/3, TLS handshakes and 1 GB transfers beside nginx, Caddy, Hypercorn, Granian → benches/results/http_versions.{md,json}
+# Without it the rows of nginx over HTTP/3 are left out; the next run tries again.
+target/peers/nginx-quic/nginx: ci/nginx-quic
+	@ci/nginx-quic $(@D) || true
+
+bench-http: build target/peers/.package h3load target/peers/nginx-quic/nginx ## HTTP/2, HTTP/3, TLS handshakes and 1 GB transfers beside nginx, h2o, Caddy, Hypercorn, Granian → benches/results/http_versions.{md,json}
+	@ci/system-packages bench
 	cd benches && ../target/peers/bin/python -m http_versions --fasterapi '$(abspath $(BIN))/fasterapi' $(ARGS)
 
 bench-idle: build ## memory per idle keep-alive connection; fails over 2 KiB

@@ -20,7 +20,7 @@ use fasterapi::{
     proto::{
         h2::{H2, Options, PREFACE},
         head::{BodyLength, RequestHead, ResponseHead},
-        stream::Event,
+        stream::{Event, Requests, Responses},
     },
     span::{Field, Span},
 };

@@ -27,7 +27,7 @@ use fasterapi::{
     proto::{
         h3::{Buffers, H3, Options, bound},
         head::{BodyLength, RequestHead, ResponseHead},
-        stream::Event,
+        stream::{Event, Requests, Responses},
     },
     span::{Field, Span},
 };

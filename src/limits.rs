@@ -57,6 +57,9 @@ pub const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long input is dropped behind the last response, so that the client gets to read it.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Received bytes of one connection that are dropped because nothing more of it is read; then receiving stops. Enough for a client that
+/// sends all of a short upload before it looks for the answer.
+pub const LINGER_SIZE_MAX: usize = 1024 * 1024;
 /// Deadlines are looked at this often; every timeout may be late by as much.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Received bytes of one connection that wait for an earlier exchange or for the worker; then receiving stops.

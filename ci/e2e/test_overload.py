@@ -1,5 +1,6 @@
 """What happens when requests last, workers are full, dead or stuck, and clients lose patience."""
 
+import contextlib
 import os
 import signal
 import time
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Serve
-from exchange import Client, Exchange
+from exchange import Client, Cut, Exchange
+from multiplexed import Multiplexed
 from payload import pattern
 from server import Server, until
 
@@ -189,6 +191,55 @@ def test_who_waits_too_long_is_answered_503_and_the_stuck_one_holds_up_nobody_el
         assert first.response().json == {"waited": "a"}
         assert client.request("GET", "/tag/x").status == 200
     assert room.events("begin") == ["a"]
+
+
+def test_what_no_worker_has_taken_is_withdrawn_when_its_client_gives_it_up(gated: Start, room: Room) -> None:
+    server = gated()
+    with server.client() as stalled, server.client() as client:
+        first = stalled.begin("GET", "/stall/gate")
+        room.wait("begin", ["gate"])
+        given_up = [client.begin("GET", f"/wait/w{number}") for number in range(30)]
+        given_up += [client.begin("POST", f"/wait/u{number}", body=pattern(70_000), more=True) for number in range(2)]
+        until("all are in the ring", lambda: gauge(server, "exchanges") == 33)
+        for exchange in given_up:
+            exchange.cancel()
+        # The worker does nothing, and nothing is left with it.
+        until("they are withdrawn", lambda: gauge(server, "exchanges") == 1)
+        assert (gauge(server, "withdrawn"), gauge(server, "abandoned")) == (32, 32)
+        kept = client.begin("GET", "/tag/kept")
+        until("one more is in the ring", lambda: gauge(server, "exchanges") == 2)
+        room.open("gate")
+        assert first.response().json == {"stalled": "gate"}
+        assert kept.response().json == {"tag": "kept"}
+    assert room.events("begin") == ["gate"]
+    until("nothing is left", lambda: gauge(server, "exchanges") == gauge(server, "chunks") == 0)
+
+
+def test_requests_that_are_withdrawn_cost_their_connection_as_others_do(gated: Start, room: Room) -> None:
+    """CVE-2023-44487, with a worker that takes nothing meanwhile."""
+    server = gated()
+    with server.client() as stalled, server.client() as client:
+        first = stalled.begin("GET", "/stall/gate")
+        room.wait("begin", ["gate"])
+        if not isinstance(client, Multiplexed):
+            room.open("gate")
+            return
+        begun = 0
+        while not client.ended and begun < 1000:
+            with contextlib.suppress(Cut):
+                asked = [client.begin("GET", f"/wait/w{begun + number}") for number in range(60)]
+                begun += len(asked)
+                until("they are in the ring", lambda: gauge(server, "exchanges") == 61 or client.ended)
+                for exchange in asked:
+                    exchange.cancel()
+                until("they are withdrawn", lambda: gauge(server, "exchanges") == 1)
+        assert 180 <= begun < 1000
+        until("nothing but the first is left", lambda: gauge(server, "exchanges") == 1)
+        room.open("gate")
+        assert first.response().json == {"stalled": "gate"}
+        assert server.get("/tag/after").json == {"tag": "after"}
+    assert room.events("begin") == ["gate"]
+    assert gauge(server, "withdrawn") > 100
 
 
 @pytest.mark.parametrize("leave", ["cancel", "reset"])

@@ -137,6 +137,8 @@ pub(crate) struct Lane {
     narrow: Narrow,
     /// Exchanges whose credit record found no room.
     owing: Vec<u64>,
+    /// Exchanges that are to end with ABORT, and that this side never began.
+    unbegun: Vec<u64>,
     in_flight: usize,
     errands: Vec<Errand>,
 }
@@ -149,6 +151,7 @@ impl Lane {
             narrow: Narrow::default(),
             ready: VecDeque::new(),
             owing: Vec::new(),
+            unbegun: Vec::new(),
             in_flight: 0,
             errands: Vec::new(),
         }
@@ -257,8 +260,15 @@ impl Lane {
     }
 
     fn cancel(&mut self, id: u64, why: Cancellation) -> Result<(), Fault> {
-        // What is not here has written its END or ABORT while this was on its way.
-        let Some(open) = self.open.get_mut(&id) else { return Ok(()) };
+        let Some(open) = self.open.get_mut(&id) else {
+            // What is not here has written its END or ABORT while this was on its way; or it was passed over, and the edge
+            // cannot know that. To an exchange that has ended one more ABORT is nothing.
+            if why == Cancellation::WithdrawnLate {
+                self.unbegun.push(id);
+                self.give_up()?;
+            }
+            return Ok(());
+        };
         if open.output.aborts {
             return Ok(());
         }
@@ -274,6 +284,17 @@ impl Lane {
             self.errands.push(errand(task));
         }
         self.abort(id)
+    }
+
+    /// Ends what was never begun, as far as there is room.
+    fn give_up(&mut self) -> Result<(), Fault> {
+        while let Some(id) = self.unbegun.last() {
+            if !self.lane.send_abort(*id)? {
+                break;
+            }
+            self.unbegun.pop();
+        }
+        Ok(())
     }
 
     /// Reports what was taken of a request's body, once it is worth a record.
@@ -589,6 +610,7 @@ impl Lane {
                 self.send_credit(id)?;
             }
         }
+        self.give_up()?;
         if !self.ready.is_empty() {
             self.pump(py)?;
         }

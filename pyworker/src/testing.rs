@@ -10,7 +10,7 @@ use std::{
 
 use fasterapi::{
     ipc::{
-        Doorbell, EdgeLane, Fault, Segment,
+        Doorbell, EdgeLane, Fault, Segment, Withdrawal,
         layout::Geometry,
         message::{Cancellation, Certificate, Close, FromWorker, Piece, Request, Tls},
         segment::Writer,
@@ -237,13 +237,26 @@ impl EdgeSide {
         self.with(py, shard, |lane| lane.send_credit(id, bytes))
     }
 
-    /// `why`: "gone", "deadline" or "leaving".
+    /// Where the record lies that was written last.
+    #[pyo3(signature = (*, shard = 0))]
+    fn newest(&self, py: Python<'_>, shard: usize) -> PyResult<u64> {
+        self.with(py, shard, |lane| Ok(lane.newest()))
+    }
+
+    /// Withdraws the request that lies there; false when it was taken.
+    #[pyo3(signature = (id, position, *, shard = 0))]
+    fn withdraw(&self, py: Python<'_>, id: u64, position: u64, shard: usize) -> PyResult<bool> {
+        self.with(py, shard, |lane| Ok(lane.withdraw_request(position, id)? == Withdrawal::Done))
+    }
+
+    /// `why`: "gone", "deadline", "leaving" or "late".
     #[pyo3(signature = (id, why = "gone", *, shard = 0))]
     fn send_cancel(&self, py: Python<'_>, id: u64, why: &str, shard: usize) -> PyResult<bool> {
         let why = match why {
             "gone" => Cancellation::ClientGone,
             "deadline" => Cancellation::DeadlinePassed,
             "leaving" => Cancellation::ServerLeaves,
+            "late" => Cancellation::WithdrawnLate,
             _ => return Err(PyValueError::new_err("no such reason")),
         };
         self.with(py, shard, |lane| lane.send_cancel(id, why))

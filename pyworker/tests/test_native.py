@@ -20,7 +20,7 @@ _native = pytest.importorskip("fasterapi._native")
 if not hasattr(_native, "EdgeSide"):
     pytest.skip("built without the feature `testing`", allow_module_level=True)
 
-from native_world import JSON, WINDOW, World, fast, slow, world  # noqa: E402
+from native_world import JSON, WINDOW, World, fast, slow, stream, world  # noqa: E402
 
 PATTERN = bytes(range(251))
 
@@ -469,6 +469,61 @@ def test_cancel_while_the_answer_is_on_its_way_and_after_it() -> None:
         w.edge.send_cancel(99)
         w.turn()
         assert w.seen[ident][-1] == ("abort", ident)
+
+
+@pytest.mark.parametrize("kind", ["whole", "uploading", "streamed"])
+def test_a_request_that_was_withdrawn_never_reaches_the_application(kind: str) -> None:
+    begun: list[str] = []
+
+    async def handler(exchange: Any) -> Any:
+        begun.append(exchange.path)
+        return 200, [], b"done"
+
+    with world({"x": stream(handler) if kind == "streamed" else slow(handler)}) as w:
+        how: dict[str, Any] = {"end": True} if kind == "whole" else {"end": False, "body": b"some"}
+        first = w.ask("x", path="/first")
+        second = w.ask("x", path="/second", **how)
+        position = w.edge.newest()
+        if kind != "whole":
+            w.edge.send_body(second, body_of(100_000))
+        w.edge.publish()
+        third = w.ask("x", path="/third")
+        assert w.edge.withdraw(second, position)
+        assert w.answer(first) == w.answer(third) == (200, b"done")
+        assert begun == ["/first", "/third"]
+        assert second not in w.seen
+        assert (w.lanes.in_flight(), w.lanes.tasks()) == (0, 0)
+
+
+def test_a_request_that_was_taken_is_not_withdrawn() -> None:
+    with world({"x": slow(echo)}) as w:
+        ident = w.ask("x", body=b"abc")
+        position = w.edge.newest()
+        w.edge.publish()
+        w.lanes.drain()
+        assert not w.edge.withdraw(ident, position)
+        assert w.answer(ident) == (200, b"abc")
+
+
+def test_what_may_have_been_withdrawn_too_late_is_ended_in_any_case() -> None:
+    """The edge does not know whether its mark was seen: whoever saw it says ABORT, more often than there is room at once."""
+    with world({"echo": slow(echo)}, ring_size=1024) as w:
+        idents = []
+        for _ in range(100):
+            ident = w.ask("echo")
+            assert w.edge.withdraw(ident, w.edge.newest())
+            assert w.edge.send_cancel(ident, "late")
+            w.edge.publish()
+            w.lanes.drain()
+            w.lanes.flush()
+            idents.append(ident)
+        w.until(lambda: all(w.seen.get(ident) == [("abort", ident)] for ident in idents))
+        begun = w.ask("echo", body=b"x", end=False)
+        w.turn()
+        w.edge.send_cancel(begun, "late")
+        assert w.answer(begun) == (0, b"")
+        w.turn()
+        assert w.seen[begun] == [("abort", begun)]
 
 
 def test_cancelled_error_of_the_handlers_own_aborts() -> None:

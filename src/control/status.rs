@@ -95,6 +95,7 @@ fn of_shard(shard: usize, gauges: &Gauges) -> Shard {
         overdue: get(&gauges.overdue),
         shed: get(&gauges.shed),
         abandoned: get(&gauges.abandoned),
+        withdrawn: get(&gauges.withdrawn),
         quic_connections: get(&gauges.quic_connections),
         datagrams_answered: get(&gauges.datagrams_answered),
         datagrams_forwarded: get(&gauges.datagrams_forwarded),

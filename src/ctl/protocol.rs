@@ -123,6 +123,8 @@ pub struct Shard {
     pub shed: u64,
     /// Exchanges whose client went away.
     pub abandoned: u64,
+    /// Those of them that no worker had taken.
+    pub withdrawn: u64,
     /// Open HTTP/3 connections; they are among `connections`.
     pub quic_connections: u64,
     /// Datagrams that were answered without a connection: Retry, Version Negotiation, stateless reset.

@@ -50,6 +50,7 @@ pub(super) fn of(status: &Status) -> String {
         "overdue",
         "shed",
         "abandoned",
+        "withdrawn",
     ])];
     for shard in &status.shards {
         let counts = [
@@ -63,6 +64,7 @@ pub(super) fn of(status: &Status) -> String {
             shard.overdue,
             shard.shed,
             shard.abandoned,
+            shard.withdrawn,
         ];
         let counts = counts.iter().map(u64::to_string);
         shards.push(std::iter::once(shard.shard.to_string()).chain(counts).collect());
@@ -214,8 +216,8 @@ worker   pid  incarnation  generation  state    in flight  requests     RSS  loo
      0  4711            2           1  ready            3      1234  45 MiB  > 251 ms      -  1 min 1 s
      1     -            -           -  waiting          -         -       -         -      -          -  -
 
-shard  connections  exchanges  queued  chunks  begun  redispatched  failed  overdue  shed  abandoned
-    0            7          0       0       0     99             0       0        0     0          0
+shard  connections  exchanges  queued  chunks  begun  redispatched  failed  overdue  shed  abandoned  withdrawn
+    0            7          0       0       0     99             0       0        0     0          0          0
 ";
         assert_eq!(of(&status), expected);
     }

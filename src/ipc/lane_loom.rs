@@ -10,10 +10,12 @@ use loom::{sync::Notify, thread};
 use super::{
     Doorbell, EdgeLane, WorkerLane,
     layout::Geometry,
-    message::{FromWorker, ToWorker},
+    message::{Cancellation, FromWorker, Request, ToWorker},
+    ring::Withdrawal,
     segment::Segment,
     sync::Arc,
 };
+use crate::span::Span;
 
 /// Sixteen places, and one chunk that is as long as what goes inline.
 const TINY: Geometry = Geometry::new(256, 32, 1).unwrap();
@@ -118,4 +120,64 @@ fn loom_a_chunk_is_written_again_only_after_it_was_read() {
         let (_edge, got) = reader.join().unwrap();
         assert_eq!(got, [pattern(40), pattern(40)].concat());
     });
+}
+
+#[test]
+fn loom_a_request_ends_once_whoever_comes_first() {
+    model(|| {
+        // Records of up to 128 bytes: a request is 80.
+        let geometry = Geometry::new(512, 32, 1).unwrap();
+        let (e, w) = (Arc::new(Segment::heap(geometry)), Arc::new(Segment::heap(geometry)));
+        let bell = || StdArc::new(Doorbell::new().unwrap());
+        let mut edge = EdgeLane::new(Arc::clone(&e), Arc::clone(&w), bell());
+        let mut worker = WorkerLane::new(w, e, bell());
+        assert_eq!(edge.send_request(EXCHANGE, &empty_request()), Ok(true));
+        let position = edge.newest();
+        edge.publish().unwrap();
+        let worker = thread::spawn(move || {
+            let received = worker.receive().unwrap();
+            let begun = matches!(received, Some((EXCHANGE, ToWorker::Request(_))));
+            let told = matches!(received, Some((EXCHANGE, ToWorker::Cancel(_))));
+            assert_eq!(begun || told, received.is_some());
+            (worker, begun, told)
+        });
+        let withdrawal = edge.withdraw_request(position, EXCHANGE).unwrap();
+        let withdrawn = withdrawal == Withdrawal::Done;
+        if !withdrawn {
+            assert_eq!(edge.send_cancel(EXCHANGE, Cancellation::WithdrawnLate), Ok(true));
+            edge.publish().unwrap();
+        }
+        let (mut worker, begun, told) = worker.join().unwrap();
+        assert!(!(withdrawn && begun), "forgotten by the edge, and begun");
+        assert!(begun || withdrawal != Withdrawal::TooLate, "taken, and seen withdrawn");
+        // Then there is somebody to end it: the handler, or who answers a CANCEL for what was never begun.
+        let told = told || matches!(worker.receive(), Ok(Some((EXCHANGE, ToWorker::Cancel(_)))));
+        assert_eq!(told, !withdrawn);
+        assert!(worker.receive().unwrap().is_none());
+    });
+}
+
+fn empty_request() -> Request<'static> {
+    let span = Span::default();
+    Request {
+        route: 0,
+        method: 0,
+        version: 11,
+        method_name: span,
+        raw_path: span,
+        path: span,
+        query: span,
+        authority: span,
+        fields: &[],
+        params: &[],
+        blob: &[],
+        content_length: None,
+        peer: None,
+        secure: false,
+        tls: None,
+        websocket: false,
+        halvings: 0,
+        body: &[],
+        end: true,
+    }
 }

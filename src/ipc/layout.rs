@@ -23,7 +23,7 @@ use crate::limits;
 /// "FAEdLane", little-endian: what a segment starts with.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"FAEdLane");
 /// Grows with every change of what either side writes.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// First bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -59,6 +59,10 @@ pub enum Word {
     /// The owner wants a kick when the peer's head passes this position.
     SpaceEvent = 392,
 }
+
+/// What the first eight bytes of a record's payload become when it is withdrawn. Only REQUEST records are, and none begins so: that
+/// would be a blob of 4 GiB.
+pub const WITHDRAWN: u64 = u64::MAX;
 
 /// Where the ring begins: a page of its own, so that the words above never share one with data.
 pub const RING_OFFSET: usize = 4096;

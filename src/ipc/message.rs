@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, native_endian::U32};
 
-use super::{fault::Fault, ring::Claim, ring::Record};
+use super::{fault::Fault, layout::WITHDRAWN, ring::Claim, ring::Record};
 use crate::{
     limits::{
         CLIENT_CERTIFICATE_SIZE_MAX, EXCHANGE_WINDOW, HEAD_FIELDS_MAX, RECORD_ALIGN,
@@ -43,6 +43,8 @@ pub enum Kind {
     Trailers = 9,
     /// Both ways, behind a 101: a piece of a WebSocket message, inline or in a chunk, or a Close.
     Message = 10,
+    /// Edge → worker: part of a body, withdrawn with its request before it was published. Nothing of it counts.
+    Withdrawn = 11,
 }
 
 impl Kind {
@@ -58,6 +60,7 @@ impl Kind {
             Self::Informational,
             Self::Trailers,
             Self::Message,
+            Self::Withdrawn,
         ]
         .into_iter()
         .find(|known| *known as u16 == kind)
@@ -75,12 +78,15 @@ pub enum Cancellation {
     DeadlinePassed = 1,
     /// The server is about to end.
     ServerLeaves = 2,
+    /// As [`Self::ClientGone`], and the request was marked as withdrawn when it had just been taken: a worker that saw the mark
+    /// knows no such exchange, and answers with ABORT all the same.
+    WithdrawnLate = 3,
 }
 
 impl Cancellation {
     fn parse(payload: &[u8]) -> Option<Self> {
         let [reason] = payload else { return None };
-        [Self::ClientGone, Self::DeadlinePassed, Self::ServerLeaves]
+        [Self::ClientGone, Self::DeadlinePassed, Self::ServerLeaves, Self::WithdrawnLate]
             .into_iter()
             .find(|known| *known as u8 == *reason)
     }
@@ -147,10 +153,11 @@ const _: () = assert!(offset_of!(ChunkRef, len) + size_of::<u32>() == size_of::<
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RequestFixed {
+    /// These two are what [`super::layout::WITHDRAWN`] is written over.
+    blob_len: u32,
+    route: u32,
     content_length: u64,
     peer_ip: [u8; 16],
-    route: u32,
-    blob_len: u32,
     peer_port: u16,
     field_count: u16,
     param_count: u8,
@@ -198,6 +205,7 @@ const _: () = assert!(offset_of!(CertificateFixed, chain_len) + 4 == size_of::<C
 
 const _: () = assert!(offset_of!(RequestFixed, cipher_suite) + 2 == size_of::<RequestFixed>());
 const _: () = assert!(size_of::<RequestFixed>() == 64);
+const _: () = assert!(offset_of!(RequestFixed, content_length) == size_of_val(&WITHDRAWN));
 // The tables of a request record fit what `limits` sets aside for them.
 const _: () = assert!(
     size_of::<RequestFixed>()
@@ -521,6 +529,7 @@ pub(crate) fn parse<'a>(record: &Record, payload: &'a [u8]) -> Result<Parsed<'a>
         }
         Kind::Trailers => (parse_response(payload, true).map(Parsed::Trailers), "trailers"),
         Kind::Release => (None, "release"),
+        Kind::Withdrawn => (None, "withdrawn"),
     };
     parsed.ok_or(Fault::Payload { what })
 }

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Happens-before edges, each named at its store and at its load in [`ring`]: `record-published`, `slot-released`,
-//! `armed`. A chunk's bytes ride on `record-published` (the record names them) and its reuse on the same edge of the
+//! `armed`, `withdrawn`. A chunk's bytes ride on `record-published` (the record names them) and its reuse on the same edge of the
 //! opposite ring (the RELEASE record).
 //!
 //! Invariants: every shared word has exactly one writer; each is loaded once and checked; every record is copied out
@@ -47,4 +47,5 @@ mod sync;
 pub use doorbell::Doorbell;
 pub use fault::Fault;
 pub use lane::{EdgeLane, WorkerLane};
+pub use ring::Withdrawal;
 pub use segment::Segment;

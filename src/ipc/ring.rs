@@ -10,6 +10,8 @@
 //! - `slot-released`: consumer's Release store of HEAD → producer's load and Acquire fence.
 //! - `armed`: both sides fence SeqCst between their store and their look at the other's word, so that at least one of
 //!   "consumer sees the record" and "producer sees the wish for a kick" holds.
+//! - `withdrawn`: the same between a producer's mark in a record and a consumer's HEAD: at least one of "producer sees that it
+//!   was taken" and "consumer sees the mark" holds. Both may.
 //!
 //! Loads of the peer's words are relaxed with a fence behind them: its segment is mapped read-only, where nothing
 //! stronger than a relaxed load is defined (core::sync::atomic, "Atomic accesses to read-only memory").
@@ -20,7 +22,7 @@ use zerocopy::IntoBytes;
 
 use super::{
     fault::Fault,
-    layout::{RING_OFFSET, Word},
+    layout::{RING_OFFSET, WITHDRAWN, Word},
     record::{PAD, RecordHeader, padded},
     segment::{DISARMED, Segment},
     sync::{Arc, Ordering, fence},
@@ -45,6 +47,17 @@ pub struct Producer {
     head: u64,
     /// Where the record that was committed last begins.
     newest: u64,
+}
+
+/// What came of [`Producer::withdraw`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// The peer has not taken the record, and will see the mark when it does.
+    Done,
+    /// It had taken the record before.
+    TooLate,
+    /// It took the record at this moment. Whether it saw the mark only it knows.
+    Unsure,
 }
 
 /// Room for one record. Dropped without [`Claim::commit`] it leaves no trace.
@@ -145,21 +158,52 @@ impl Producer {
     ///
     /// `position` must come from [`Producer::newest`] or from this function: only there a record begins. What the
     /// peer says is no such source, and none of this depends on it.
-    pub fn read_back(&self, mut position: u64, payload: &mut Vec<u8>) -> Option<(Record, u64)> {
+    pub fn read_back(&self, position: u64, payload: &mut Vec<u8>) -> Option<(Record, u64)> {
+        let (start, header) = self.header(position)?;
+        let len = (header.len as usize).checked_sub(RECORD_ALIGN)?;
+        self.own.read_onto(self.offset(start) + RECORD_ALIGN, len, payload);
+        let RecordHeader { kind, flags, exchange, .. } = header;
+        Some((Record { kind, flags, exchange }, start + padded(header.len as usize) as u64))
+    }
+
+    /// The header of the record at `position`, as for [`Producer::read_back`], and where it begins if that is behind padding.
+    pub(super) fn header(&self, mut position: u64) -> Option<(u64, RecordHeader)> {
         // Written by this side alone, so a header that was committed is sound for as long as it is not written over.
         while position < self.tail && self.tail - position <= self.ring_size() {
-            let at = self.offset(position);
-            let header = self.own.read_header(at);
-            let next = position + padded(header.len as usize) as u64;
+            let header = self.own.read_header(self.offset(position));
             if header.kind != PAD {
-                let len = (header.len as usize).checked_sub(RECORD_ALIGN)?;
-                self.own.read_onto(at + RECORD_ALIGN, len, payload);
-                let RecordHeader { kind, flags, exchange, .. } = header;
-                return Some((Record { kind, flags, exchange }, next));
+                return Some((position, header));
             }
-            position = next;
+            position += padded(header.len as usize) as u64;
         }
         None
+    }
+
+    /// Marks a record of at least eight bytes of payload as withdrawn, for [`Consumer::keep`], unless the peer has taken it.
+    ///
+    /// `position` is one of [`Producer::newest`]. A peer that says it took less than it did sees no mark and is told
+    /// nothing more of the record: it deceives itself alone.
+    pub fn withdraw(&mut self, position: u64) -> Result<Withdrawal, Fault> {
+        self.refresh_head()?;
+        if self.head > position {
+            return Ok(Withdrawal::TooLate);
+        }
+        // Nothing is written over a record in front of HEAD, so it is still that record which lies there.
+        self.own.mark(self.offset(position) + RECORD_ALIGN).store(WITHDRAWN, Ordering::Relaxed);
+        fence(Ordering::SeqCst); // edge: withdrawn
+        self.refresh_head()?;
+        Ok(if self.head <= position { Withdrawal::Done } else { Withdrawal::Unsure })
+    }
+
+    /// Makes a record another kind's that the peer cannot see yet.
+    pub(super) fn rewrite(&mut self, position: u64, kind: u16) {
+        assert!(
+            position >= self.published && position < self.tail,
+            "what is published is the peer's"
+        );
+        let at = self.offset(position);
+        let header = RecordHeader { kind, ..self.own.read_header(at) };
+        self.own.write(at, header.as_bytes());
     }
 
     /// Asks for a kick when a record with this payload will fit. True if it fits already, or if there is something to
@@ -250,6 +294,8 @@ pub struct Consumer {
     peer: Arc<Segment>,
     /// Start of the next record; `judged ≤ published ≤ head ≤ tail`.
     head: u64,
+    /// Start of the record that was taken last, and its length without the header.
+    latest: (u64, usize),
     /// The last value stored to HEAD.
     published: u64,
     /// What HEAD was when [`publish`] asked last whether the producer wants a kick for the room.
@@ -272,7 +318,7 @@ pub struct Record {
 impl Consumer {
     /// Reads the ring of `peer`, writes HEAD in `own`. A segment has one consumer in its life.
     pub fn new(own: Arc<Segment>, peer: Arc<Segment>) -> Self {
-        Self { own, peer, head: 0, published: 0, judged: 0, tail: 0 }
+        Self { own, peer, head: 0, latest: (0, 0), published: 0, judged: 0, tail: 0 }
     }
 
     fn ring_size(&self) -> u64 {
@@ -324,8 +370,10 @@ impl Consumer {
             if !record && (!fills || !followed) {
                 return Err(Fault::Pad { len: header.len, available });
             }
+            let start = self.head;
             self.head += padded(len) as u64;
             if record {
+                self.latest = (start, len - RECORD_ALIGN);
                 self.peer.read_onto(
                     RING_OFFSET + place + RECORD_ALIGN,
                     len - RECORD_ALIGN,
@@ -337,9 +385,26 @@ impl Consumer {
         }
     }
 
-    /// Stores the head, so that whoever outlives this side knows what it took, whatever becomes of it next. Whether the
-    /// producer waits for the room is asked by [`publish`], which must still follow.
-    pub fn acknowledge(&mut self) {
+    /// Says that the record which [`Consumer::take`] gave last is taken, so that whoever outlives this side knows, whatever becomes
+    /// of it next. False: its producer withdrew it before.
+    pub fn keep(&mut self) -> bool {
+        let (start, payload_len) = self.latest;
+        let mut stands = true;
+        // A peer that marks nothing sends no such record without payload, but a hostile one may.
+        if payload_len >= size_of::<u64>() {
+            // Into the record, not behind it: the producer may write over what lies below HEAD, and the mark does not.
+            let unit = RECORD_ALIGN as u64;
+            self.own.word(Word::Head).store(start + unit, Ordering::Release); // edge: slot-released
+            fence(Ordering::SeqCst); // edge: withdrawn
+            let at = RING_OFFSET + place(start, self.peer.geometry().ring_size()) + RECORD_ALIGN;
+            stands = self.peer.mark(at).load(Ordering::Relaxed) != WITHDRAWN;
+        }
+        self.acknowledge();
+        stands
+    }
+
+    /// Stores the head. Whether the producer waits for the room is asked by [`publish`], which must still follow.
+    fn acknowledge(&mut self) {
         if self.head != self.published {
             self.published = self.head;
             self.own.word(Word::Head).store(self.head, Ordering::Release); // edge: slot-released
@@ -546,7 +611,7 @@ mod tests {
         publish(&mut producer, &mut consumer);
         assert_eq!(producer.arm_space(48), Ok(false), "the ring is full");
         while peer_consumer.take(&mut Vec::new()).unwrap().is_some() {}
-        peer_consumer.acknowledge();
+        assert!(peer_consumer.keep());
         assert_eq!(producer.taken(), Ok(256));
         assert!(peer_consumer.arm(), "nobody has asked yet who waits for the room");
         assert!(publish(&mut peer_producer, &mut peer_consumer));
@@ -579,6 +644,51 @@ mod tests {
         let (_, end) = producer.read_back(padding, &mut payload).unwrap();
         assert_eq!((payload.as_slice(), end), (&[5; 48][..], producer.tail()));
         assert_eq!(producer.read_back(end, &mut payload), None, "nothing is there yet");
+    }
+
+    #[test]
+    fn a_record_that_was_withdrawn_does_not_stand_and_its_neighbours_do() {
+        let ends = Ends::new();
+        let (mut producer, mut consumer) = ends.here();
+        let (_, mut peer_consumer) = ends.there();
+        let mut places = Vec::new();
+        for fill in 1..=3 {
+            assert!(send(&mut producer, &[fill; 32]));
+            places.push(producer.newest());
+        }
+        publish(&mut producer, &mut consumer);
+        assert_eq!(producer.withdraw(places[1]), Ok(Withdrawal::Done));
+        for (place, stands) in places.iter().zip([true, false, true]) {
+            assert_eq!(producer.taken().unwrap(), *place);
+            assert!(peer_consumer.take(&mut Vec::new()).unwrap().is_some());
+            assert_eq!(peer_consumer.keep(), stands);
+            assert_eq!(producer.withdraw(*place), Ok(Withdrawal::TooLate));
+        }
+    }
+
+    #[test]
+    fn a_head_that_lies_when_something_is_withdrawn_is_a_fault() {
+        let ends = Ends::new();
+        let (mut producer, mut consumer) = ends.here();
+        assert!(send(&mut producer, &[1; 16]));
+        publish(&mut producer, &mut consumer);
+        ends.forge_word(Word::Head, 64);
+        assert_eq!(producer.withdraw(0), Err(Fault::Head { head: 64, floor: 0, tail: 32 }));
+    }
+
+    #[test]
+    fn a_record_without_payload_that_should_have_some_has_no_mark_behind_the_ring() {
+        let ends = Ends::new();
+        let (_, mut consumer) = ends.here();
+        for place in (0..256).step_by(64) {
+            ends.forge(place, if place == 192 { 48 } else { 64 }, 1);
+        }
+        ends.forge(240, 16, 1);
+        ends.forge_word(Word::Tail, 256);
+        for _ in 0..5 {
+            assert!(consumer.take(&mut Vec::new()).unwrap().is_some());
+            assert!(consumer.keep());
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use loom::{sync::Notify, thread};
 
 use super::{
     layout::Geometry,
-    ring::{Consumer, Producer, publish},
+    ring::{Consumer, Producer, Withdrawal, publish},
     segment::Segment,
     sync::Arc,
 };
@@ -202,7 +202,7 @@ fn loom_room_that_is_acknowledged_before_the_kick_is_decided_never_leaves_its_pr
         left.publish();
         let consumer = thread::spawn(move || {
             assert!(right.take(0).is_some());
-            right.rx.acknowledge();
+            assert!(right.rx.keep());
             right.publish();
             right
         });
@@ -212,6 +212,52 @@ fn loom_room_that_is_acknowledged_before_the_kick_is_decided_never_leaves_its_pr
         for number in 1..5 {
             assert!(right.take(number).is_some());
         }
+    });
+}
+
+#[test]
+fn loom_a_record_is_kept_or_withdrawn_and_never_both() {
+    model(|| {
+        let (mut left, mut right) = Side::pair();
+        assert!(left.send(LONG, 0));
+        let first = left.tx.newest();
+        left.publish();
+        let consumer = thread::spawn(move || {
+            let mut payload = Vec::new();
+            assert!(right.rx.take(&mut payload).unwrap().is_some());
+            right.rx.keep()
+        });
+        let withdrawn = left.tx.withdraw(first).unwrap() == Withdrawal::Done;
+        let kept = consumer.join().unwrap();
+        // Neither is possible: the producer was too late, and the consumer saw its mark.
+        assert!(!(kept && withdrawn));
+    });
+}
+
+#[test]
+fn loom_what_is_written_over_a_record_that_is_kept_is_no_mark_of_it() {
+    model(|| {
+        let (mut left, mut right) = Side::pair();
+        for number in 0..4 {
+            assert!(left.send(LONG, number));
+        }
+        left.publish();
+        let consumer = thread::spawn(move || {
+            assert!(right.take(0).is_some());
+            assert!(right.rx.keep(), "nobody withdrew it");
+            right.publish();
+        });
+        // A payload that looks like a mark, into the first place that gets free.
+        loop {
+            if let Some(mut claim) = left.tx.claim(LONG).unwrap() {
+                claim.put(&[0xFF; LONG]);
+                claim.commit(1, 0, 9);
+                break;
+            }
+            thread::yield_now();
+        }
+        left.publish();
+        consumer.join().unwrap();
     });
 }
 

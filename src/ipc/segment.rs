@@ -196,6 +196,16 @@ impl Segment {
         unsafe { AtomicU64::from_ptr(at.cast::<u64>()) }
     }
 
+    /// The first eight bytes of a record's payload, as a word.
+    pub(crate) fn mark(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(RECORD_ALIGN), "payloads stand on their alignment");
+        let at = self.checked(offset, size_of::<u64>());
+        // SAFETY: in bounds, aligned (offset above; the base is 128-aligned or a page), alive as long as `self`. Once the record is
+        // published its owner stores here atomically only; a copy of the payload that meets such a store is not used, because
+        // `ring` looks here again, with an atomic load. On the peer's read-only mapping it only ever loads, relaxed.
+        unsafe { AtomicU64::from_ptr(at.cast::<u64>()) }
+    }
+
     /// Copies `bytes` to `offset`. Panics out of bounds or on the peer's segment: that would be our own mistake.
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(self.writable, "a segment has one writer, its owner");

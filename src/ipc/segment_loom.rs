@@ -28,6 +28,8 @@ pub struct Segment {
     space_event: AtomicU64,
     /// Ring and arena.
     cells: Vec<Cell>,
+    /// The marks, apart from the cells that they lie in: a copy of a payload may meet one, and is then not used.
+    marks: Vec<AtomicU64>,
 }
 
 // SAFETY: loom fails the model when two threads touch a cell without happens-before between them, which is the very
@@ -51,6 +53,7 @@ impl Segment {
             event: AtomicU64::new(DISARMED),
             space_event: AtomicU64::new(DISARMED),
             cells: (0..cells).map(|_| UnsafeCell::new([0; RECORD_ALIGN])).collect(),
+            marks: (0..cells).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -69,8 +72,17 @@ impl Segment {
         }
     }
 
+    /// The first eight bytes of a record's payload, as a word.
+    pub(crate) fn mark(&self, offset: usize) -> &AtomicU64 {
+        &self.marks[(offset - RING_OFFSET) / RECORD_ALIGN]
+    }
+
     /// Copies `bytes` to `offset`.
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
+        if let Some(word) = bytes.first_chunk().filter(|_| offset.is_multiple_of(RECORD_ALIGN)) {
+            // As the words' bytes in memory: whoever writes over a mark is seen by who looks for it.
+            self.mark(offset).store(u64::from_ne_bytes(*word), super::sync::Ordering::Relaxed);
+        }
         for (i, byte) in bytes.iter().enumerate() {
             let at = offset - RING_OFFSET + i;
             self.cells[at / RECORD_ALIGN].with_mut(|cell| {

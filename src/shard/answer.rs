@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ipc::{
-        Fault,
+        Fault, Withdrawal,
         message::{Cancellation, FromWorker, Response},
     },
     limits,
@@ -221,15 +221,49 @@ impl Core {
         }
     }
 
-    /// Nobody waits for an exchange any more: its worker is told; one that waits for a worker is forgotten.
+    /// Nobody waits for an exchange any more: its worker is told; one that no worker has taken is forgotten.
     pub(super) fn cancel(&mut self, exchange: usize, why: Cancellation) {
         let Some(entry) = self.exchanges.get_mut(exchange) else { return };
         if entry.link.is_none() {
             self.forget(exchange);
             return;
         }
+        // A request whose deadline has passed stays: that it is not taken shows that its worker is stuck.
+        let why = match why {
+            Cancellation::ClientGone => match self.withdraw(exchange) {
+                Some(Withdrawal::Done) => return,
+                Some(Withdrawal::Unsure) => Cancellation::WithdrawnLate,
+                Some(Withdrawal::TooLate) | None => why,
+            },
+            _ => why,
+        };
+        let Some(entry) = self.exchanges.get_mut(exchange) else { return };
         entry.cancel_due = Some(why);
         self.settle(exchange);
+    }
+
+    /// Takes a request back, and forgets its exchange, if its worker has not taken it. `None`: there is nothing to be taken back.
+    fn withdraw(&mut self, exchange: usize) -> Option<Withdrawal> {
+        let id = self.exchanges.id(exchange);
+        let entry = self.exchanges.get_mut(exchange)?;
+        let position = entry.position;
+        let slot = entry.link.and_then(|link| self.links.get_mut(link))?;
+        if entry.responded || entry.cancel_due.is_some() || !slot.usable() {
+            return None;
+        }
+        match slot.lane.withdraw_request(position, id) {
+            Ok(withdrawal) => {
+                if withdrawal == Withdrawal::Done {
+                    self.tally.withdrawn += 1;
+                    self.forget(exchange);
+                }
+                Some(withdrawal)
+            }
+            Err(fault) => {
+                slot.fault = Some(fault);
+                None
+            }
+        }
     }
 
     /// Takes an exchange out of all books.

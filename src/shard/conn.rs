@@ -116,6 +116,8 @@ pub(super) struct Connection {
     /// There from the request for one on, unless that was denied.
     pub(super) websocket: Option<WebSocket>,
     pub(super) phase: Phase,
+    /// Received bytes that nobody will read.
+    dropped: usize,
     /// The client sent FIN.
     pub(super) at_end: bool,
     /// A shutdown is in flight.
@@ -158,6 +160,7 @@ impl Connection {
             reading: Reading::Head,
             websocket: None,
             phase: Phase::Open,
+            dropped: 0,
             at_end: false,
             shutting_down: false,
             dirty: false,
@@ -279,8 +282,21 @@ impl Connection {
         self.input = Vec::new();
     }
 
+    /// Notes that bytes were received of which nothing is read any more; true from that moment on.
+    pub(super) fn drops(&mut self, bytes: usize) -> bool {
+        let over = |streams: &Streams<H2>| streams.engine.is_closed();
+        let drops = self.phase != Phase::Open || self.streams.as_deref().is_some_and(over);
+        if drops {
+            self.dropped = self.dropped.saturating_add(bytes);
+        }
+        drops
+    }
+
     /// True when more input is wanted from the kernel.
     pub(super) fn wants_input(&self) -> bool {
+        if self.dropped >= limits::LINGER_SIZE_MAX {
+            return false;
+        }
         match self.phase {
             Phase::Open => !self.at_end && self.input.len() < limits::INPUT_SIZE_MAX,
             Phase::LastSend | Phase::Lingering => !self.at_end,

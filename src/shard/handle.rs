@@ -117,6 +117,8 @@ pub struct Gauges {
     pub shed: AtomicU64,
     /// Exchanges that were cancelled because their client had gone.
     pub abandoned: AtomicU64,
+    /// Those of them that no worker had taken: they were withdrawn from its ring.
+    pub withdrawn: AtomicU64,
     /// TLS handshakes in progress.
     pub handshaking: AtomicU64,
     /// TLS handshakes that were completed, resumed ones included.

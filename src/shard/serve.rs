@@ -26,8 +26,8 @@ impl Core {
     /// Takes bytes that arrived for a connection.
     pub(super) fn receive(&mut self, index: usize, fresh: &[u8]) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        if connection.phase != Phase::Open {
-            return;
+        if connection.drops(fresh.len()) {
+            return self.touch(index);
         }
         connection.received(fresh.len(), self.clock.now);
         if connection.input.is_empty() {

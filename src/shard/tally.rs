@@ -22,6 +22,7 @@ pub(super) struct Tally {
     pub(super) overdue: u64,
     pub(super) shed: u64,
     pub(super) abandoned: u64,
+    pub(super) withdrawn: u64,
     pub(super) handshakes: u64,
     pub(super) handshakes_resumed: u64,
     pub(super) handshakes_failed: u64,
@@ -65,6 +66,7 @@ impl Tally {
         store(&gauges.overdue, self.overdue);
         store(&gauges.shed, self.shed);
         store(&gauges.abandoned, self.abandoned);
+        store(&gauges.withdrawn, self.withdrawn);
         store(&gauges.handshaking, self.handshaking);
         store(&gauges.handshakes, self.handshakes);
         store(&gauges.handshakes_resumed, self.handshakes_resumed);

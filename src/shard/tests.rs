@@ -14,6 +14,7 @@ mod script;
 mod tls;
 mod websocket;
 mod websocket2;
+mod withdrawal;
 
 use std::{
     io::{Read, Write},

@@ -202,9 +202,10 @@ impl Core {
     /// Takes bytes that arrived on a TLS connection.
     pub(super) fn receive_sealed(&mut self, index: usize, ciphertext: &[u8]) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        let Some(tls) = connection.tls.as_mut().filter(|_| connection.phase == Phase::Open) else {
+        if connection.drops(ciphertext.len()) {
             return;
-        };
+        }
+        let Some(tls) = connection.tls.as_mut() else { return };
         let mut plain = std::mem::take(&mut self.secure.plain);
         let outcome = tls.session.handle(ciphertext, &mut plain, &mut tls.sealed);
         let resumed = tls.session.resumed();

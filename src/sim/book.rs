@@ -31,6 +31,8 @@ pub(super) struct Entry {
     pub(super) asked_at: Instant,
     /// A worker wrote something of an answer.
     pub(super) begun: bool,
+    /// A worker found it withdrawn.
+    pub(super) withdrawn: bool,
 }
 
 /// What happened, counted where it happened.
@@ -45,6 +47,8 @@ pub(super) struct Tally {
     pub(super) noticed: u64,
     /// CANCEL records for a client that is gone.
     pub(super) cancels: u64,
+    /// Requests that workers found withdrawn.
+    pub(super) withdrawn: u64,
     pub(super) bad_gateway: u64,
     pub(super) unavailable: u64,
     pub(super) overdue: u64,
@@ -124,6 +128,7 @@ impl Book {
             answers: 0,
             asked_at: self.now,
             begun: false,
+            withdrawn: false,
         });
         tag
     }

@@ -107,12 +107,30 @@ pub(super) fn taken(book: &mut Book, tag: Tag, who: Who) -> Result<(), String> {
     let Some(entry) = book.get_mut(tag) else { return Ok(()) };
     let (before, ask) = (entry.takers.clone(), entry.ask);
     entry.takers.push(who);
+    if entry.withdrawn {
+        return Err(format!("tag {tag} was withdrawn before"));
+    }
     let gone = before.iter().all(|who| book.has_fallen(*who));
     match before.len() {
         0 => Ok(()),
         1 if gone && repeat && ask.is_idempotent() => Ok(()),
         _ => Err(format!("tag {tag} was with {before:?} before, and it is {}", ask.method)),
     }
+}
+
+/// A worker finds a request withdrawn: its client has gone, and nobody has begun it, nor will.
+pub(super) fn withdrawn(book: &mut Book, tag: Tag) -> Result<(), String> {
+    book.tally.withdrawn += 1;
+    let Some(entry) = book.get_mut(tag) else { return Ok(()) };
+    let again = std::mem::replace(&mut entry.withdrawn, true);
+    let (forfeited, takers) = (entry.forfeited || entry.answers > 0, entry.takers.clone());
+    if again || takers.iter().any(|who| !book.has_fallen(*who)) {
+        return Err(format!("tag {tag} is withdrawn, and was with {takers:?}"));
+    }
+    if !forfeited && !book.draining && takers.is_empty() {
+        return Err(format!("tag {tag} is withdrawn, though its client waits"));
+    }
+    Ok(())
 }
 
 /// A worker is told to give an exchange up.
@@ -264,7 +282,14 @@ pub(super) fn gauges(book: &mut Book, gauges: &Gauges) {
             most(book.profile.limits.request_timeout != limits::NEVER),
         ),
         ("shed", &gauges.shed, tally.unavailable, most(book.shortage || book.profile.tight)),
-        ("abandoned", &gauges.abandoned, tally.cancels, asked),
+        ("abandoned", &gauges.abandoned, tally.cancels + tally.withdrawn, asked),
+        // Who fell or left may have had some before it that it never came to.
+        (
+            "withdrawn",
+            &gauges.withdrawn,
+            tally.withdrawn,
+            if fell || book.profile.retires || book.draining { asked } else { tally.withdrawn },
+        ),
     ] {
         let value = load(gauge);
         if value < least || value > most {

@@ -216,6 +216,8 @@ pub(super) enum Sabotage {
     HideRecord,
     /// A request comes out of the lane again.
     RepeatRequest,
+    /// A worker begins what was withdrawn.
+    IgnoreMark,
 }
 
 /// How a run is set up.

@@ -107,6 +107,8 @@ fn noticed(sabotage: Sabotage) -> BTreeMap<String, u32> {
         let mut profile = Profile::calm(&mut Rng::new(seed));
         profile.sabotage = Some(sabotage);
         (profile.clients, profile.big_bodies) = (4, true);
+        // Nothing is withdrawn but what a client has left.
+        profile.rudeness = if sabotage == Sabotage::IgnoreMark { 600 } else { 0 };
         if let Err(what) = run(seed, &profile, false) {
             let what = what.lines().next().unwrap_or_default();
             // Numbers aside.
@@ -132,6 +134,7 @@ fn the_checker_notices_what_is_broken_on_purpose() {
         (Sabotage::LoseKick, "was not kicked"),
         (Sabotage::HideRecord, "asleep beside"),
         (Sabotage::RepeatRequest, "was with"),
+        (Sabotage::IgnoreMark, "does not hold together"),
     ];
     for (sabotage, words) in expected {
         let found = noticed(sabotage);

@@ -22,6 +22,7 @@ pub(super) mod kind {
     pub(in crate::sim) const RELEASE: u16 = 5;
     pub(in crate::sim) const CANCEL: u16 = 6;
     pub(in crate::sim) const ABORT: u16 = 7;
+    pub(in crate::sim) const WITHDRAWN: u16 = 11;
 }
 
 pub(super) const END: u16 = 1;
@@ -217,9 +218,16 @@ impl Wire {
         self.tail != self.tail_public || self.head != self.head_public
     }
 
-    /// Says at once how far this worker has read; whether the edge waits for the room is looked at by [`Self::publish`].
-    pub(super) fn acknowledge(&mut self) -> Result<(), Crash> {
-        self.store(Word::Head, self.head)
+    /// Says at once that the record which was taken last, of so many bytes of payload, is taken. False: it was withdrawn before. Whether
+    /// the edge waits for the room is looked at by [`Self::publish`].
+    pub(super) fn keep(&mut self, payload: usize) -> Result<bool, Crash> {
+        let start = self.head - (HEADER + payload).next_multiple_of(HEADER) as u64;
+        self.store(Word::Head, start + HEADER as u64)?;
+        fence(Ordering::SeqCst);
+        let mut mark = [0; 8];
+        self.peer.read(RING_OFFSET + self.place(start) + HEADER, &mut mark);
+        // The rest of it is free with the next publication.
+        Ok(mark != [0xFF; 8])
     }
 
     /// Stores both positions; true when the edge wants a kick for that.

@@ -73,6 +73,8 @@ pub(super) struct Worker {
     pub(super) jobs: BTreeMap<u64, Job>,
     /// Exchanges that it ended.
     pub(super) ended: BTreeSet<u64>,
+    /// Exchanges whose request was withdrawn.
+    passed_over: BTreeSet<u64>,
     /// Its own chunks.
     pub(super) free: Vec<u32>,
     pub(super) leased: BTreeSet<u32>,
@@ -108,6 +110,7 @@ impl Worker {
             state: State::Awake,
             jobs: BTreeMap::new(),
             ended: BTreeSet::new(),
+            passed_over: BTreeSet::new(),
             free: (0..count).collect(),
             leased: BTreeSet::new(),
             held: Vec::new(),
@@ -268,11 +271,16 @@ impl Worker {
                 Ok(None) => break,
                 Ok(Some(record)) => {
                     acted = true;
-                    if record.kind == kind::REQUEST {
-                        // Who dies before this has not begun it.
-                        self.wire.acknowledge()?;
-                    }
-                    if let Err(what) = self.understand(&record, now, book) {
+                    // Who dies before this has not begun it.
+                    let stands =
+                        record.kind != kind::REQUEST || self.wire.keep(record.payload.len())?;
+                    let ignored = book.profile.sabotage == Some(Sabotage::IgnoreMark);
+                    let understood = if stands || ignored {
+                        self.understand(&record, now, book)
+                    } else {
+                        self.pass_over(&record, book)
+                    };
+                    if let Err(what) = understood {
                         let Raw { kind, flags, exchange, .. } = record;
                         book.fail(format!(
                             "worker {:?}, record of kind {kind}, flags {flags}, exchange {exchange:#x}: {what}",
@@ -309,6 +317,8 @@ impl Worker {
                 self.upload(*exchange, &data, end, book)
             }
             kind::BODY => self.upload(*exchange, payload, end, book),
+            kind::WITHDRAWN if self.ended.contains(exchange) => Ok(()),
+            kind::WITHDRAWN => Err("a part of what was not withdrawn".into()),
             kind::CREDIT => {
                 let bytes = u64::from_ne_bytes(payload[..].try_into().map_err(|_| "its size")?);
                 let Some(job) = self.job(*exchange)? else { return Ok(()) };
@@ -332,6 +342,9 @@ impl Worker {
                 if payload.len() != 1 || payload[0] > 2 {
                     return Err(format!("a reason of {payload:?}"));
                 }
+                if self.passed_over.contains(exchange) {
+                    return Err("cancelled, though it was withdrawn".into());
+                }
                 let Some(job) = self.job(*exchange)? else { return Ok(()) };
                 let (again, tag) = (std::mem::replace(&mut job.cancelled, true), job.tag);
                 book.trace(|| {
@@ -345,6 +358,19 @@ impl Worker {
             }
             _ => Err("no such kind".into()),
         }
+    }
+
+    /// A request that was withdrawn: it might as well have ended.
+    fn pass_over(&mut self, record: &Raw, book: &mut Book) -> Result<(), String> {
+        let exchange = record.exchange;
+        book.trace(|| format!("worker {:?} passes over {exchange:#x}", self.who));
+        if self.jobs.contains_key(&exchange) || !self.ended.insert(exchange) {
+            return Err("withdrawn, and begun before".into());
+        }
+        self.passed_over.insert(exchange);
+        let request = Request::parse_withdrawn(&record.payload);
+        let tag = request.and_then(|request| request.tag).ok_or("a request without its tag")?;
+        check::withdrawn(book, tag)
     }
 
     /// The job of a record; `None` when it has ended, and the edge could not know.
@@ -454,11 +480,21 @@ struct Request {
 }
 
 impl Request {
+    /// With the mark over the blob's length; blob and body are taken for one.
+    fn parse_withdrawn(payload: &[u8]) -> Option<Self> {
+        let fields = usize::from(u16::from_ne_bytes(payload.get(34..36)?.try_into().ok()?));
+        let before = 64 + 8 * fields + 4 * usize::from(*payload.get(36)?);
+        let mut payload = payload.to_vec();
+        let blob_len = u32::try_from(payload.len().checked_sub(before)?).ok()?;
+        payload[..4].copy_from_slice(&blob_len.to_ne_bytes());
+        Self::parse(&payload)
+    }
+
     fn parse(payload: &[u8]) -> Option<Self> {
         let half = |at: usize| {
             Some(usize::from(u16::from_le_bytes(payload.get(at..at + 2)?.try_into().ok()?)))
         };
-        let blob_len = u32::from_ne_bytes(payload.get(28..32)?.try_into().ok()?) as usize;
+        let blob_len = u32::from_ne_bytes(payload.get(..4)?.try_into().ok()?) as usize;
         let fields = usize::from(u16::from_ne_bytes(payload.get(34..36)?.try_into().ok()?));
         let params = usize::from(*payload.get(36)?);
         let params_at = 64 + 8 * fields;

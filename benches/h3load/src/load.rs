@@ -22,6 +22,7 @@ const PIECE: usize = 64 * 1024;
 /// What the tasks of one connection, and of all, share.
 struct Load {
     url: Uri,
+    method: Method,
     upload: u64,
     until: Instant,
     /// Requests that may still begin, if they are counted.
@@ -44,23 +45,25 @@ impl Load {
 
 type Requests = SendRequest<h3_quinn::OpenStreams, Bytes>;
 
-async fn connect(endpoint: &Endpoint, options: &Options) -> Result<Requests, Box<dyn Error>> {
+async fn connect(
+    endpoint: &Endpoint,
+    options: &Options,
+) -> Result<(quinn::Connection, Requests), Box<dyn Error>> {
     let connection = endpoint.connect(options.address()?, &options.name)?.await?;
     let (mut driver, requests) = h3::client::builder()
         .send_grease(!options.no_grease)
-        .build(h3_quinn::Connection::new(connection))
+        .build(h3_quinn::Connection::new(connection.clone()))
         .await?;
     tokio::task::spawn_local(async move {
         // Its end is seen by each request.
         drop(poll_fn(|cx| driver.poll_close(cx)).await);
     });
-    Ok(requests)
+    Ok((connection, requests))
 }
 
 /// One request; its status, and how many bytes came with it.
 async fn ask(requests: &mut Requests, load: &Load) -> Result<(u16, u64), Box<dyn Error>> {
-    let method = if load.upload > 0 { Method::POST } else { Method::GET };
-    let mut request = Request::builder().method(method).uri(load.url.clone());
+    let mut request = Request::builder().method(load.method.clone()).uri(load.url.clone());
     if load.upload > 0 {
         request = request.header("content-length", load.upload);
     }
@@ -120,6 +123,7 @@ pub async fn measure(options: &Options) -> Result<Report, Box<dyn Error>> {
             let counts_from = Instant::now() + options.warm_up;
             let load = Rc::new(Load {
                 url: options.url.clone(),
+                method: options.method(),
                 upload: options.upload,
                 until: counts_from + options.duration,
                 left: Cell::new(options.requests),
@@ -127,11 +131,14 @@ pub async fn measure(options: &Options) -> Result<Report, Box<dyn Error>> {
             });
             let begun: Vec<_> = connections
                 .iter()
-                .flat_map(|requests| std::iter::repeat_n(requests, options.streams))
+                .flat_map(|(_, requests)| std::iter::repeat_n(requests, options.streams))
                 .map(|requests| tokio::task::spawn_local(stream(requests.clone(), load.clone())))
                 .collect();
             for task in begun {
                 task.await?;
+            }
+            for (connection, _) in &connections {
+                load.tally.received(connection.stats().udp_rx.bytes);
             }
             Ok::<_, Box<dyn Error>>(load)
         })

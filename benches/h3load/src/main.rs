@@ -33,7 +33,10 @@ struct Options {
     /// Seconds before the duration whose requests do not count.
     #[arg(short, long, default_value = "0", value_parser = seconds)]
     warm_up: Duration,
-    /// POST so many bytes with each request.
+    /// The method of each request [default: GET, with a body POST].
+    #[arg(long)]
+    method: Option<http::Method>,
+    /// Send so many bytes with each request.
     #[arg(long, default_value_t = 0)]
     upload: u64,
     /// Send nothing that a server has to ignore (RFC 9114 §7.2.8).
@@ -42,7 +45,7 @@ struct Options {
     /// The name that the server is asked for.
     #[arg(long, default_value = "localhost")]
     name: String,
-    /// Measure TLS handshakes over TCP instead: nothing is requested.
+    /// Measure TLS handshakes over TCP instead, one request after each.
     #[arg(long, value_enum)]
     handshakes: Option<Handshakes>,
     /// The result as one line of JSON.
@@ -54,7 +57,7 @@ struct Options {
 enum Handshakes {
     /// Each with a certificate and a key exchange.
     Full,
-    /// With a ticket of the one before.
+    /// With a ticket of the one before; how many were is in the result.
     Resumed,
 }
 
@@ -68,6 +71,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Options {
+    fn method(&self) -> http::Method {
+        let usual = if self.upload > 0 { http::Method::POST } else { http::Method::GET };
+        self.method.clone().unwrap_or(usual)
+    }
+
     fn address(&self) -> Result<SocketAddr, String> {
         let authority = self.url.authority().ok_or("the URL names no server")?;
         authority.as_str().parse().map_err(|_| format!("{authority} is not ADDRESS:PORT"))

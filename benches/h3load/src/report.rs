@@ -20,6 +20,9 @@ struct State {
     done: u64,
     failed: u64,
     bytes: u64,
+    /// Of UDP datagrams, whatever was in them.
+    wire_bytes: u64,
+    resumed: u64,
     latencies_us: Vec<u32>,
     statuses: BTreeMap<u16, u64>,
     errors: BTreeMap<String, u64>,
@@ -42,6 +45,17 @@ impl Tally {
             let latency = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
             state.latencies_us.push(latency);
         }
+    }
+
+    pub fn handshake(&self, begun: Instant, resumed: bool) {
+        if begun >= self.counts_from {
+            self.state.borrow_mut().resumed += u64::from(resumed);
+        }
+    }
+
+    /// A connection has ended that received so many bytes, its handshake's among them.
+    pub fn received(&self, bytes: u64) {
+        self.state.borrow_mut().wire_bytes += bytes;
     }
 
     pub fn failed(&self, error: &dyn std::fmt::Display) {
@@ -76,7 +90,7 @@ impl Report {
     }
 
     pub fn print(&self, json: bool) {
-        let State { done, failed, bytes, statuses, errors, .. } = &self.state;
+        let State { done, failed, bytes, wire_bytes, resumed, statuses, errors, .. } = &self.state;
         let seconds = self.elapsed.as_secs_f64();
         let (rate, mb_per_s) = (*done as f64 / seconds, *bytes as f64 / seconds / 1e6);
         let [p50, p90, p99, most] = [50, 90, 99, 100].map(|percent| self.percentile_us(percent));
@@ -85,12 +99,13 @@ impl Report {
                 statuses.iter().map(|(status, count)| format!("\"{status}\":{count}")).collect();
             println!(
                 "{{\"requests\":{done},\"errors\":{failed},\"seconds\":{seconds:.6},\"requests_per_s\":{rate:.1},\
-                 \"bytes\":{bytes},\"p50_us\":{p50},\"p90_us\":{p90},\"p99_us\":{p99},\"max_us\":{most},\"statuses\":{{{}}}}}",
+                 \"bytes\":{bytes},\"wire_bytes\":{wire_bytes},\"resumed\":{resumed},\"p50_us\":{p50},\"p90_us\":{p90},\"p99_us\":{p99},\"max_us\":{most},\"statuses\":{{{}}}}}",
                 statuses.join(",")
             );
         } else {
             println!("finished in {seconds:.2} s: {rate:.1} {}/s, {mb_per_s:.2} MB/s", self.what);
-            println!("{}: {done} done, {failed} failed", self.what);
+            println!("{}: {done} done, {failed} failed, {resumed} resumed", self.what);
+            println!("received: {wire_bytes} bytes of datagrams");
             println!("statuses: {statuses:?}");
             println!("latency us: p50 {p50}, p90 {p90}, p99 {p99}, max {most}");
         }

@@ -46,6 +46,15 @@ async def block(name: str) -> None:
     time.sleep(3600)
 
 
+@app.get("/stall/{name}")
+async def stall(name: str) -> dict[str, str]:
+    """Holds it up until the file is there."""
+    note(f"begin {name}")
+    while not (_room / name).exists():
+        time.sleep(0.01)
+    return {"stalled": name}
+
+
 @app.get("/die/{name}")
 async def die(name: str) -> None:
     note(f"begin {name}")

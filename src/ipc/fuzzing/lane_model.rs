@@ -12,6 +12,7 @@ use crate::{
         message::{
             Cancellation, Certificate, Close, FromWorker, Piece, Request, Response, Tls, ToWorker,
         },
+        ring::Withdrawal,
     },
     span::{Field, Span},
 };
@@ -23,6 +24,8 @@ const TURNS_MAX: usize = 4;
 const RESPONSE: u16 = 200;
 const INFORMATIONAL: u16 = 103;
 const TRAILERS: u16 = 1;
+/// No exchange has this number.
+const GONE: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Action {
@@ -48,6 +51,10 @@ pub(super) enum Action {
     },
     /// CANCEL from the edge, ABORT from the worker.
     Stop,
+    /// The edge takes a request back, or tries to take back the one that was received last.
+    Withdraw {
+        which: u8,
+    },
     Publish,
     Receive,
     /// What an event loop does before it blocks.
@@ -72,6 +79,7 @@ impl Operation {
             5 if b & 8 != 0 => Action::Close { reason: a },
             5 => Action::Piece { len: u16::from_le_bytes([a, b & 7]), more: end },
             6 => Action::Credit { bytes: a },
+            7 if b & 8 != 0 => Action::Withdraw { which: a },
             7 => Action::Stop,
             8 | 9 => Action::Publish,
             10..=12 => Action::Receive,
@@ -93,6 +101,8 @@ enum Message {
     Body {
         data: Vec<u8>,
         end: bool,
+        /// So many bytes of it, from the first on, are in chunks.
+        chunked: usize,
     },
     /// Text if it was sent on an odd exchange.
     Piece {
@@ -106,6 +116,20 @@ enum Message {
     },
     Credit(u64),
     Stop,
+}
+
+fn body(data: &[u8], end: bool) -> Message {
+    Message::Body { data: data.to_vec(), end, chunked: 0 }
+}
+
+/// How much of a body of this length goes in chunks: all but a rest that fits a record.
+fn chunked(len: usize) -> usize {
+    let (inline_max, chunk) = (GEOMETRY.record_size_max() / 2, GEOMETRY.chunk_size());
+    let mut at = 0;
+    while len - at > inline_max {
+        at += chunk.min(len - at);
+    }
+    at
 }
 
 fn piece(got: Piece<'_>) -> Message {
@@ -222,7 +246,7 @@ impl End {
                         assert!(r.end, "a body ends with its trailers");
                         head(r.fields, r.blob, r.body, (TRAILERS, true))
                     }
-                    FromWorker::Body { data, end } => Message::Body { data: data.to_vec(), end },
+                    FromWorker::Body { data, end } => body(data, end),
                     FromWorker::Message(got) => piece(got),
                     FromWorker::Close(got) => close(got),
                     FromWorker::Credit(bytes) => Message::Credit(bytes),
@@ -236,7 +260,7 @@ impl End {
                         assert_eq!(r.tls, tls_of(r.blob));
                         head(r.fields, r.blob, r.body, (0, r.end))
                     }
-                    ToWorker::Body { data, end } => Message::Body { data: data.to_vec(), end },
+                    ToWorker::Body { data, end } => body(data, end),
                     ToWorker::Message(got) => piece(got),
                     ToWorker::Close(got) => close(got),
                     ToWorker::Credit(bytes) => Message::Credit(bytes),
@@ -254,6 +278,9 @@ struct Side {
     committed: VecDeque<(u64, Message)>,
     /// Published by this side, not received by the other.
     visible: VecDeque<(u64, Message)>,
+    /// Where requests begin that were sent by this side and not received by the other, in order; and the one received last.
+    positions: VecDeque<u64>,
+    received: Option<u64>,
     /// A head that found no room: its blob's length.
     refused: Option<usize>,
     /// `arm` said that there is nothing to do, and no kick came since.
@@ -271,6 +298,8 @@ pub(super) fn run(operations: &[Operation]) {
         end,
         committed: VecDeque::new(),
         visible: VecDeque::new(),
+        positions: VecDeque::new(),
+        received: None,
         refused: None,
         asleep: false,
         kicked: 0,
@@ -319,6 +348,7 @@ impl Model {
                     self.sides[side].committed.push_back((exchange, Message::Stop));
                 }
             }
+            Action::Withdraw { which } => self.withdraw(usize::from(which)),
             Action::Publish => self.publish(side),
             Action::Receive => {
                 self.receive(side);
@@ -342,6 +372,9 @@ impl Model {
             let end = end || status == TRAILERS;
             side.committed.push_back((exchange, Message::Head { status, blob, end }));
             side.refused = None;
+            if let End::Edge(lane) = &side.end {
+                side.positions.push_back(lane.newest());
+            }
         } else {
             side.refused = Some(len);
         }
@@ -354,7 +387,9 @@ impl Model {
         if let Some(taken) = taken {
             assert!(taken <= len && (taken > 0 || len == 0));
             data.truncate(taken);
-            side.committed.push_back((exchange, Message::Body { data, end: end && taken == len }));
+            let chunked = chunked(len).min(taken);
+            let end = end && taken == len;
+            side.committed.push_back((exchange, Message::Body { data, end, chunked }));
         }
         assert!(either!(&side.end, lane => lane.leased_chunks()) <= GEOMETRY.chunk_count());
     }
@@ -381,6 +416,44 @@ impl Model {
         }
     }
 
+    /// The edge's requests are withdrawn, nobody else's.
+    fn withdraw(&mut self, which: usize) {
+        let side = &mut self.sides[0];
+        let End::Edge(lane) = &mut side.end else { return };
+        let which = which % (side.positions.len() + 1);
+        let Some(position) = side.positions.remove(which) else {
+            if let Some(received) = side.received {
+                assert_eq!(lane.withdraw_request(received, 0), Ok(Withdrawal::TooLate));
+            }
+            return;
+        };
+        let is_head = |(_, message): &(u64, Message)| matches!(message, Message::Head { .. });
+        let published = side.visible.iter().filter(|sent| is_head(sent)).count();
+        let (queue, nth) = match which.checked_sub(published) {
+            None => (&mut side.visible, which),
+            Some(nth) => (&mut side.committed, nth),
+        };
+        let at = queue.iter().enumerate().filter(|(_, sent)| is_head(sent)).nth(nth).unwrap().0;
+        let (exchange, message) = queue.remove(at).unwrap();
+        assert_eq!(lane.withdraw_request(position, exchange), Ok(Withdrawal::Done));
+        // Of its body what is in chunks goes with it, as long as nobody can have seen it.
+        let from = if which < published { 0 } else { at };
+        if matches!(message, Message::Head { end: false, .. }) {
+            for (other, message) in side.committed.iter_mut().skip(from) {
+                if *other == exchange
+                    && let Message::Body { data, chunked, .. } = message
+                {
+                    data.drain(..*chunked);
+                    if data.is_empty() && *chunked > 0 {
+                        *other = GONE;
+                    }
+                    *chunked = 0;
+                }
+            }
+            side.committed.retain(|(other, _)| *other != GONE);
+        }
+    }
+
     fn publish(&mut self, side: usize) {
         let this = &mut self.sides[side];
         let kicked = either!(&mut this.end, lane => lane.publish()).unwrap();
@@ -402,21 +475,26 @@ impl Model {
 
     fn receive(&mut self, side: usize) -> bool {
         let got = self.sides[side].end.receive();
-        let expected = &mut self.sides[1 - side].visible;
         let Some((exchange, message)) = got else {
+            let expected = &self.sides[1 - side].visible;
             assert!(expected.is_empty(), "published and not found");
             return false;
         };
-        let (sent_on, sent) = expected.pop_front().expect("nothing was sent");
+        let (sent_on, sent) = self.sides[1 - side].visible.pop_front().expect("nothing was sent");
         assert_eq!(exchange, sent_on);
+        if side == 1 && matches!(message, Message::Head { .. }) {
+            self.sides[0].received = self.sides[0].positions.pop_front();
+        }
+        let expected = &mut self.sides[1 - side].visible;
         match (message, sent) {
-            (Message::Body { data, end }, Message::Body { data: mut rest, end: last }) => {
+            (Message::Body { data, end, .. }, Message::Body { data: mut rest, end: last, .. }) => {
                 assert!(rest.starts_with(&data));
                 assert!(!data.is_empty() || rest.is_empty());
                 rest.drain(..data.len());
                 assert_eq!(end, last && rest.is_empty());
                 if !rest.is_empty() {
-                    expected.push_front((exchange, Message::Body { data: rest, end: last }));
+                    let rest = Message::Body { data: rest, end: last, chunked: 0 };
+                    expected.push_front((exchange, rest));
                 }
             }
             (

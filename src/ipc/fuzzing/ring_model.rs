@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use crate::ipc::{
     layout::{Geometry, Word},
-    ring::{Consumer, Producer, Record, publish},
+    ring::{Consumer, Producer, Record, Withdrawal, publish},
     segment::Segment,
     sync::Ordering,
 };
@@ -32,7 +32,12 @@ pub(super) enum Action {
     },
     Publish,
     Take,
-    Acknowledge,
+    /// Take a record, and say so before anything else.
+    Keep,
+    /// Withdraw a record, or the one that was taken last.
+    Withdraw {
+        which: u8,
+    },
     Arm,
     Disarm,
     ArmSpace {
@@ -50,10 +55,11 @@ pub(super) struct Operation {
 impl Operation {
     pub(super) fn decode([selector, size, split, _]: [u8; super::OPERATION_SIZE]) -> Self {
         let action = match selector >> 1 & 15 {
-            0..=5 => Action::Send { size, split },
+            0..=4 => Action::Send { size, split },
+            5 => Action::Withdraw { which: size },
             6 => Action::GiveUp { size },
             7..=8 => Action::Publish,
-            9 => Action::Acknowledge,
+            9 => Action::Keep,
             10..=12 => Action::Take,
             13 => Action::Arm,
             14 => Action::ArmSpace { size },
@@ -63,13 +69,32 @@ impl Operation {
     }
 }
 
+/// A record as it was sent.
+struct Sent {
+    record: Record,
+    payload: Vec<u8>,
+    start: u64,
+    end: u64,
+    /// As the consumer that keeps it shall be told.
+    withdrawn: bool,
+}
+
+impl Sent {
+    fn withdraw(&mut self) {
+        self.withdrawn = true;
+        self.payload[..8].fill(0xFF);
+    }
+}
+
 /// One direction as the oracle knows it.
 #[derive(Default)]
 struct Direction {
     /// Committed, invisible to the consumer.
-    committed: VecDeque<(Record, Vec<u8>, u64)>,
+    committed: VecDeque<Sent>,
     /// Published, not taken.
-    visible: VecDeque<(Record, Vec<u8>, u64)>,
+    visible: VecDeque<Sent>,
+    /// Where the record begins that was taken last, if it has room for a mark.
+    latest: Option<u64>,
     tail: u64,
     tail_published: u64,
     head: u64,
@@ -147,11 +172,14 @@ impl Model {
             Action::Take => {
                 self.take(side);
             }
-            Action::Acknowledge => {
-                self.ends[side].rx.acknowledge();
-                let incoming = &mut self.directions[1 - side];
-                incoming.head_published = incoming.head;
+            Action::Keep => {
+                if let Some(withdrawn) = self.take(side) {
+                    assert_eq!(self.ends[side].rx.keep(), !withdrawn, "keep");
+                    let incoming = &mut self.directions[1 - side];
+                    incoming.head_published = incoming.head;
+                }
             }
+            Action::Withdraw { which } => self.withdraw(side, usize::from(which)),
             Action::Arm => {
                 let incoming = &mut self.directions[1 - side];
                 let awake = !incoming.visible.is_empty() || incoming.head != incoming.head_judged;
@@ -181,8 +209,26 @@ impl Model {
         claim.put(second);
         let record = Record { kind: 1 + u16::from(split), flags: 3, exchange: number };
         claim.commit(record.kind, record.flags, record.exchange);
+        let start = end - (16 + payload_len as u64).next_multiple_of(16);
+        assert_eq!(self.ends[side].tx.newest(), start, "newest");
         outgoing.tail = end;
-        outgoing.committed.push_back((record, payload, end));
+        outgoing.committed.push_back(Sent { record, payload, start, end, withdrawn: false });
+    }
+
+    fn withdraw(&mut self, side: usize, which: usize) {
+        let outgoing = &mut self.directions[side];
+        let there = outgoing.visible.iter_mut().chain(&mut outgoing.committed);
+        let mut there: Vec<&mut Sent> = there.filter(|sent| sent.payload.len() >= 8).collect();
+        let tx = &mut self.ends[side].tx;
+        let count = there.len();
+        if let Some(sent) = there.get_mut(which % (count + 1)) {
+            assert_eq!(tx.withdraw(sent.start), Ok(Withdrawal::Done), "withdraw");
+            sent.withdraw();
+        } else if let Some(start) = outgoing.latest {
+            let kept = start < outgoing.head_published;
+            let expected = if kept { Withdrawal::TooLate } else { Withdrawal::Done };
+            assert_eq!(tx.withdraw(start), Ok(expected), "withdraw what was taken");
+        }
     }
 
     fn publish(&mut self, side: usize) {
@@ -201,18 +247,20 @@ impl Model {
         assert_eq!(publish(&mut end.tx, &mut end.rx), record_wanted || reached, "kick");
     }
 
-    fn take(&mut self, side: usize) -> bool {
+    /// Whether the record was withdrawn; `None` when there is none.
+    fn take(&mut self, side: usize) -> Option<bool> {
         let incoming = &mut self.directions[1 - side];
         let mut payload = vec![0xAA];
         let taken = self.ends[side].rx.take(&mut payload).unwrap();
-        let Some((record, sent, end)) = incoming.visible.pop_front() else {
+        let Some(sent) = incoming.visible.pop_front() else {
             assert_eq!(taken, None, "take");
-            return false;
+            return None;
         };
-        incoming.head = end;
-        assert_eq!(taken, Some(record), "take");
-        assert_eq!(payload[1..], sent, "payload");
-        true
+        incoming.head = sent.end;
+        incoming.latest = (sent.payload.len() >= 8).then_some(sent.start);
+        assert_eq!(taken, Some(sent.record), "take");
+        assert_eq!(payload[1..], sent.payload, "payload");
+        Some(sent.withdrawn)
     }
 
     fn arm_space(&mut self, side: usize, payload_len: usize) {
@@ -230,7 +278,7 @@ impl Model {
             self.publish(side);
         }
         for side in [0, 1] {
-            while self.take(side) {}
+            while self.take(side).is_some() {}
             self.publish(side);
         }
         for side in [0, 1] {

@@ -1,4 +1,4 @@
-//! What the edge wrote for a worker, read back once the worker is gone.
+//! What the edge wrote for a worker, read back once the worker is gone, or taken back before the worker took it.
 //!
 //! Invariant: everything comes from the edge's own segment, which nobody else can write, at positions that the edge noted
 //! itself. The worker's word counts for one thing only: how far it read. It stores that before it acts on a REQUEST, so a
@@ -8,6 +8,8 @@ use super::EdgeLane;
 use crate::ipc::{
     fault::Fault,
     message::{Kind, Request, flags, parse_chunk, parse_request},
+    record::padded,
+    ring::Withdrawal,
     segment::Segment,
 };
 
@@ -30,6 +32,42 @@ impl EdgeLane {
     /// True when something that was published was not taken yet.
     pub fn is_unread(&mut self) -> Result<bool, Fault> {
         Ok(self.0.tx.taken()? < self.0.tx.published())
+    }
+
+    /// Withdraws the REQUEST that was written at `position`. When that is done the worker never acts on it, and nothing of this
+    /// exchange is owed to it or by it any more. If not, it is to be told with CANCEL, for
+    /// [`Cancellation::WithdrawnLate`] if the withdrawal is unsure, and ends the exchange.
+    ///
+    /// What follows of its body the worker passes over, as it does with an exchange that has ended, and gives chunks
+    /// back: an index names no lease, so only of those that it cannot have seen is it sure that it will not.
+    ///
+    /// [`Cancellation::WithdrawnLate`]: crate::ipc::message::Cancellation::WithdrawnLate
+    pub fn withdraw_request(&mut self, position: u64, exchange: u64) -> Result<Withdrawal, Fault> {
+        let withdrawal = self.0.tx.withdraw(position)?;
+        if withdrawal != Withdrawal::Done {
+            return Ok(withdrawal);
+        }
+        let Some((_, request)) = self.0.tx.header(position) else { return Ok(withdrawal) };
+        if request.flags & flags::END == 0 {
+            self.take_back_chunks(position.max(self.0.tx.published()), exchange)?;
+        }
+        Ok(withdrawal)
+    }
+
+    /// Frees the chunks of a body that are named from `at` on, which nobody has seen.
+    fn take_back_chunks(&mut self, mut at: u64, exchange: u64) -> Result<(), Fault> {
+        let mut payload = Vec::new();
+        while let Some((start, header)) = self.0.tx.header(at) {
+            at = start + padded(header.len as usize) as u64;
+            let of_body = header.kind == Kind::Body as u16 && header.exchange == exchange;
+            if of_body && header.flags & flags::CHUNK != 0 {
+                payload.clear();
+                self.0.tx.read_back(start, &mut payload);
+                self.0.tx.rewrite(start, Kind::Withdrawn as u16);
+                self.0.arena.release(parse_chunk(&payload)?.index)?;
+            }
+        }
+        Ok(())
     }
 
     /// The payload of the REQUEST that was written at `position`, and whether it is the whole request, for
@@ -173,6 +211,72 @@ mod tests {
         );
         assert_eq!(edge.recall_request(position, 2), None, "that is not whose place it was");
         assert_eq!(request(b"in", false).to_payload(), payload);
+    }
+
+    #[test]
+    fn a_request_that_was_not_taken_is_withdrawn_and_its_worker_never_sees_it() {
+        let (mut edge, mut worker) = pair();
+        let mut positions = Vec::new();
+        for exchange in 1..=4 {
+            assert!(edge.send_request(exchange, &request(b"body", true)).unwrap());
+            positions.push(edge.newest());
+            if exchange == 3 {
+                edge.publish().unwrap();
+            }
+        }
+        let Ok(Some((1, ToWorker::Request(_)))) = worker.receive() else { panic!("the first") };
+        assert_eq!(edge.withdraw_request(positions[0], 1), Ok(Withdrawal::TooLate));
+        assert_eq!(edge.withdraw_request(positions[1], 2), Ok(Withdrawal::Done), "published");
+        assert_eq!(edge.withdraw_request(positions[3], 4), Ok(Withdrawal::Done), "not even that");
+        edge.publish().unwrap();
+        let Ok(Some((3, ToWorker::Request(got)))) = worker.receive() else { panic!("the third") };
+        assert_eq!((got.body, got.end), (&b"body"[..], true));
+        assert!(worker.receive().unwrap().is_none());
+        assert!(!edge.is_unread().unwrap(), "it is past them");
+    }
+
+    #[test]
+    fn what_was_written_of_a_withdrawn_upload_costs_no_chunk_for_longer_than_it_takes_to_pass_it() {
+        let (mut edge, mut worker) = pair();
+        assert!(edge.send_request(1, &request(b"", false)).unwrap());
+        let first = edge.newest();
+        assert_eq!(edge.send_body(1, &[b'x'; 700], false), Ok(Some(700)), "a chunk");
+        edge.publish().unwrap();
+        assert!(edge.send_request(2, &request(b"", false)).unwrap());
+        let second = edge.newest();
+        assert_eq!(edge.send_body(2, &[b'y'; 1000], true), Ok(Some(1000)), "two more");
+        assert_eq!(edge.leased_chunks(), 3);
+        assert_eq!(edge.withdraw_request(second, 2), Ok(Withdrawal::Done));
+        assert_eq!(edge.leased_chunks(), 1, "what nobody has seen is back at once");
+        assert_eq!(edge.withdraw_request(first, 1), Ok(Withdrawal::Done));
+        assert_eq!(edge.leased_chunks(), 1, "of what was published the worker decides");
+        assert!(edge.send_request(3, &request(b"", false)).unwrap());
+        assert_eq!(edge.send_body(3, &[b'z'; 1200], true), Ok(Some(1200)), "the second's chunks");
+        edge.publish().unwrap();
+
+        let mut third = Vec::new();
+        while let Some((exchange, message)) = worker.receive().unwrap() {
+            match message {
+                ToWorker::Request(_) => assert_eq!(exchange, 3),
+                ToWorker::Body { data, .. } if exchange == 3 => third.extend_from_slice(data),
+                ToWorker::Body { .. } => assert!(exchange < 3, "of no exchange that it knows"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(third, [b'z'; 1200]);
+        worker.publish().unwrap();
+        assert!(edge.receive().unwrap().is_none());
+        assert_eq!(edge.leased_chunks(), 0);
+    }
+
+    #[test]
+    fn a_worker_that_gave_back_what_it_cannot_have_seen_is_found_out_when_that_is_withdrawn() {
+        let (mut edge, _) = pair();
+        assert!(edge.send_request(1, &request(b"", false)).unwrap());
+        let position = edge.newest();
+        assert_eq!(edge.send_body(1, &[b'x'; 600], false), Ok(Some(600)));
+        edge.0.arena.release(0).unwrap();
+        assert_eq!(edge.withdraw_request(position, 1), Err(Fault::Release { index: 0 }));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
         error::Refusal,
         h2::{H2, Options, PREFACE},
         head::{BodyLength, RequestHead, ResponseHead},
-        stream::{Cut, Event, StreamKey},
+        stream::{Cut, Event, Requests, Responses, StreamKey},
     },
 };
 

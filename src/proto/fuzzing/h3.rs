@@ -13,7 +13,7 @@ use crate::{
             peer::{Pair, Server, WIDE, client_config},
         },
         head::{BodyLength, ResponseHead},
-        stream::{Cut, Event, StreamKey},
+        stream::{Cut, Event, Requests, Responses, StreamKey},
     },
 };
 

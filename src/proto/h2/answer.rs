@@ -1,10 +1,11 @@
 //! The response side: heads, bodies as far as the client's windows and the output have room, trailers, refusals.
 //!
 //! Invariant: the library is given no more of a worker's body than it can write at once, so nothing of it piles up there;
-//! a body is held to its announced length. Calls about a stream that has ended do nothing and say that all is well: its
-//! `Reset` was reported, or is about to be.
+//! a body is held to its announced length.
 
 use std::{task::Context, time::Instant};
+
+use h2::Reason;
 
 use super::{
     H2, StreamKey, find,
@@ -17,17 +18,12 @@ use crate::{
         answer::EdgeAnswer,
         error::{BadResponse, Refusal},
         head::ResponseHead,
-        stream::Cut,
+        stream::{Cut, Responses},
     },
 };
 
-impl H2 {
-    /// Takes a response's head. `date` is an IMF-fixdate. `end`: there is no body; the stream has ended then. What
-    /// accepts a WebSocket is 101 here as in HTTP/1.1, and 200 on the wire (RFC 8441 §5).
-    ///
-    /// # Errors
-    /// The head is invalid; nothing was taken, and another (an edge answer) may be given in its place.
-    pub fn respond(
+impl Responses for H2 {
+    fn respond(
         &mut self,
         stream: StreamKey,
         head: &ResponseHead<'_>,
@@ -38,6 +34,7 @@ impl H2 {
         if entry.sending != Sending::Head {
             return Err(BadResponse::OutOfOrder);
         }
+        // RFC 8441 §5.
         let accepts = entry.is_websocket && head.status == 101;
         let head = if accepts { &ResponseHead { status: 200, ..*head } } else { head };
         let (encoded, sending) = response::head(head, date, entry.is_head)?;
@@ -54,12 +51,7 @@ impl H2 {
         Ok(())
     }
 
-    /// Takes the front of a piece of body; how much of it that was. For the rest wait for `Writable`. With all of the
-    /// piece that has `end` the stream has ended. Where there is no body to send it is taken and dropped.
-    ///
-    /// # Errors
-    /// More or less body than announced, or no head: reset the stream.
-    pub fn body(
+    fn body(
         &mut self,
         stream: StreamKey,
         data: &[u8],
@@ -119,11 +111,7 @@ impl H2 {
         Ok(taken)
     }
 
-    /// Takes the trailer fields of a response (`status` and `body` of `trailers` mean nothing); the stream has ended then.
-    ///
-    /// # Errors
-    /// A field is invalid, less body than announced, or no head: reset the stream.
-    pub fn trailers(
+    fn trailers(
         &mut self,
         stream: StreamKey,
         trailers: &ResponseHead<'_>,
@@ -144,11 +132,7 @@ impl H2 {
         Ok(())
     }
 
-    /// Takes an informational response (RFC 9110 §15.2) ahead of the response; 100 and 101 are the engine's own to say.
-    ///
-    /// # Errors
-    /// The head is invalid, or the response's own head is out; nothing was taken.
-    pub fn informational(
+    fn informational(
         &mut self,
         stream: StreamKey,
         head: &ResponseHead<'_>,
@@ -162,8 +146,7 @@ impl H2 {
         Ok(())
     }
 
-    /// Says `100 Continue` if the client waits for one (RFC 9110 §10.1.1); at most once.
-    pub fn go_on(&mut self, stream: StreamKey) {
+    fn go_on(&mut self, stream: StreamKey) {
         let Some(entry) = find(&mut self.streams, stream) else { return };
         if std::mem::take(&mut entry.continue_due) && entry.sending == Sending::Head {
             let mut head = http::Response::new(());
@@ -173,8 +156,7 @@ impl H2 {
         }
     }
 
-    /// Answers a request that is not accepted, or resets its stream if a response has begun already.
-    pub fn refuse(&mut self, stream: StreamKey, refusal: Refusal, date: &[u8], now: Instant) {
+    fn refuse(&mut self, stream: StreamKey, refusal: Refusal, date: &[u8], now: Instant) {
         let Some(entry) = find(&mut self.streams, stream) else { return };
         entry.reading = Reading::Refused;
         let answer = EdgeAnswer::new(refusal.status(), Some(refusal.detail()), &[]);
@@ -184,11 +166,7 @@ impl H2 {
         self.charge(now);
     }
 
-    /// Takes a complete response made by the edge; the stream has ended then.
-    ///
-    /// # Errors
-    /// [`BadResponse::OutOfOrder`] if a response has begun already: reset the stream.
-    pub fn answer(
+    fn answer(
         &mut self,
         stream: StreamKey,
         answer: &EdgeAnswer,
@@ -200,5 +178,22 @@ impl H2 {
         entry.send_data(answer.body(), true);
         self.forget(stream.slot);
         Ok(())
+    }
+
+    fn reset(&mut self, stream: StreamKey, why: Cut) {
+        if let Some(entry) = find(&mut self.streams, stream) {
+            // RFC 9113 §7.
+            entry.send_reset(match why {
+                Cut::Internal => Reason::INTERNAL_ERROR,
+                Cut::Cancelled => Reason::CANCEL,
+                Cut::Refused => Reason::REFUSED_STREAM,
+            });
+            self.forget(stream.slot);
+        }
+    }
+
+    fn response_waits(&self, stream: StreamKey) -> bool {
+        let entry = self.streams.get(stream.slot).filter(|entry| entry.id == stream.id);
+        entry.is_some_and(|entry| entry.sending == Sending::Head)
     }
 }

@@ -52,7 +52,7 @@ pub use frames::{PREFACE, Preface, preface};
 use super::{
     error::Refusal,
     head::{BodyLength, RequestHead},
-    stream::{Cut, Event, StreamKey},
+    stream::{Event, Requests, StreamKey},
 };
 use crate::limits::{
     BODY_SIZE_MAX, BODY_TIMEOUT, EXCHANGE_WINDOW, H2_CONNECTION_WINDOW, H2_CONNECTION_WINDOW_MAX,
@@ -64,7 +64,6 @@ use frames::FrameScan;
 use pipe::{Pipe, Queues};
 use ready::Ready;
 use request::Asked;
-use response::Sending;
 use stream::{Reading, Received, Stream, Turn};
 use timers::Timers;
 
@@ -207,9 +206,10 @@ impl H2 {
         self.queues.borrow_mut().at_end = true;
         self.accept_due = true;
     }
+}
 
-    /// The next thing that happened; `head` is filled for a `Request`.
-    pub fn poll_event(&mut self, head: &mut RequestHead, now: Instant) -> Option<Event> {
+impl Requests for H2 {
+    fn poll_event(&mut self, head: &mut RequestHead, now: Instant) -> Option<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
@@ -241,23 +241,32 @@ impl H2 {
         }
     }
 
-    /// The next thing that happened on one stream, never a `Request`: a short body may be here with its head.
-    pub fn poll_stream_event(&mut self, stream: StreamKey, now: Instant) -> Option<Event> {
+    fn poll_stream_event(&mut self, stream: StreamKey, now: Instant) -> Option<Event> {
         find(&mut self.streams, stream)?;
         self.poll_stream(stream.slot, now)
     }
 
-    /// Sends a PING of no consequence with the next output: if the client has gone, its system says so.
-    pub fn probe(&mut self) {
-        self.probe_due = true;
-    }
-
-    /// Whether requests are to wait: those that are here, and those that come, are not reported until this is over.
-    pub fn hold_requests(&mut self, hold: bool) {
+    fn hold_requests(&mut self, hold: bool) {
         self.holds = hold;
         if !hold {
             self.accept_due |= std::mem::take(&mut self.accept_held);
         }
+    }
+
+    fn credit(&mut self, stream: StreamKey, bytes: usize, now: Instant) {
+        let Some(entry) = find(&mut self.streams, stream) else { return };
+        let before = entry.unreturned;
+        entry.release(bytes);
+        entry.last_data = now;
+        self.unreturned -= before - entry.unreturned;
+        self.flush_due = true;
+    }
+}
+
+impl H2 {
+    /// Sends a PING of no consequence with the next output: if the client has gone, its system says so.
+    pub fn probe(&mut self) {
+        self.probe_due = true;
     }
 
     /// True when polling for events, or taking the output, may bring something although nothing new has arrived.
@@ -286,29 +295,6 @@ impl H2 {
         self.accept_due |= queues.waiting() > 0;
     }
 
-    /// The worker has taken so many bytes of the request's body: the client may send as many more.
-    pub fn credit(&mut self, stream: StreamKey, bytes: usize, now: Instant) {
-        let Some(entry) = find(&mut self.streams, stream) else { return };
-        let before = entry.unreturned;
-        entry.release(bytes);
-        entry.last_data = now;
-        self.unreturned -= before - entry.unreturned;
-        self.flush_due = true;
-    }
-
-    /// Ends a stream without, or in the middle of, an answer.
-    pub fn reset(&mut self, stream: StreamKey, why: Cut) {
-        if let Some(entry) = find(&mut self.streams, stream) {
-            // RFC 9113 §7.
-            entry.send_reset(match why {
-                Cut::Internal => Reason::INTERNAL_ERROR,
-                Cut::Cancelled => Reason::CANCEL,
-                Cut::Refused => Reason::REFUSED_STREAM,
-            });
-            self.forget(stream.slot);
-        }
-    }
-
     /// Asks the client for no more requests; those that are under way, or come before it has heard of it, are served
     /// (RFC 9113 §6.8). The connection closes with the last of them.
     pub fn graceful_goaway(&mut self, now: Instant) {
@@ -333,12 +319,6 @@ impl H2 {
     /// True when the connection is over: send the output that is left, then close.
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
-    }
-
-    /// True when no head of a response to this request was taken, and one may be. (Informational ones are none.)
-    pub fn response_waits(&self, stream: StreamKey) -> bool {
-        let entry = self.streams.get(stream.slot).filter(|entry| entry.id == stream.id);
-        entry.is_some_and(|entry| entry.sending == Sending::Head)
     }
 
     /// Streams that have not ended.

@@ -1,16 +1,16 @@
 //! The response side: heads, bodies as far as the client's windows, the network and the output have room, trailers, refusals.
 //!
 //! Invariant: QUIC is given no more of a worker's body than it can send at once, so nothing of it piles up here; a body is
-//! held to its announced length. Calls about a stream that has ended do nothing and say that all is well: its `Reset` was
-//! reported, or is about to be.
+//! held to its announced length.
 
 use std::time::Instant;
 
 use super::{
     H3, StreamKey,
+    code::Code,
     frames::{DATA_HEAD_SIZE_MAX, kind, put_head},
     response, serving,
-    stream::{Reading, Turn},
+    stream::{Caller, Reading, Turn},
 };
 use crate::{
     limits::{H3_QUANTUM, H3_UNSENT_SIZE_MAX},
@@ -19,17 +19,12 @@ use crate::{
         error::{BadResponse, Refusal},
         head::ResponseHead,
         response::Sending,
-        stream::Cut,
+        stream::{Cut, Responses},
     },
 };
 
-impl H3 {
-    /// Takes a response's head. `date` is an IMF-fixdate. `end`: there is no body; the stream has ended then. What
-    /// accepts a WebSocket is 101 here as in HTTP/1.1, and 200 on the wire (RFC 9220 §3).
-    ///
-    /// # Errors
-    /// The head is invalid; nothing was taken, and another (an edge answer) may be given in its place.
-    pub fn respond(
+impl Responses for H3 {
+    fn respond(
         &mut self,
         stream: StreamKey,
         head: &ResponseHead<'_>,
@@ -40,6 +35,7 @@ impl H3 {
         if entry.sending != Sending::Head {
             return Err(BadResponse::OutOfOrder);
         }
+        // RFC 9220 §3.
         let accepts = entry.is_websocket && head.status == 101;
         let head = if accepts { &ResponseHead { status: 200, ..*head } } else { head };
         let before = entry.outbox.len();
@@ -59,12 +55,7 @@ impl H3 {
         Ok(())
     }
 
-    /// Takes the front of a piece of body; how much of it that was. For the rest wait for `Writable`. With all of the
-    /// piece that has `end` the stream has ended. Where there is no body to send it is taken and dropped.
-    ///
-    /// # Errors
-    /// More or less body than announced, or no head: reset the stream.
-    pub fn body(
+    fn body(
         &mut self,
         stream: StreamKey,
         data: &[u8],
@@ -129,21 +120,7 @@ impl H3 {
         Ok(taken)
     }
 
-    /// Has QUIC tell when there is room for more of a body that was held back.
-    fn arm(&mut self, stream: StreamKey) {
-        let entry = serving(&mut self.streams, stream);
-        if entry.is_some_and(|entry| entry.blocked.is_some() && entry.turn == Turn::None) {
-            // If the stream is gone, that is found out.
-            let _: quiche::Result<bool> =
-                self.quic.stream_writable(stream.id, DATA_HEAD_SIZE_MAX + 1);
-        }
-    }
-
-    /// Takes the trailer fields of a response (`status` and `body` of `trailers` mean nothing); the stream has ended then.
-    ///
-    /// # Errors
-    /// A field is invalid, less body than announced, or no head: reset the stream.
-    pub fn trailers(
+    fn trailers(
         &mut self,
         stream: StreamKey,
         trailers: &ResponseHead<'_>,
@@ -159,11 +136,7 @@ impl H3 {
         Ok(())
     }
 
-    /// Takes an informational response (RFC 9110 §15.2) ahead of the response; 100 and 101 are the engine's own to say.
-    ///
-    /// # Errors
-    /// The head is invalid, or the response's own head is out; nothing was taken.
-    pub fn informational(
+    fn informational(
         &mut self,
         stream: StreamKey,
         head: &ResponseHead<'_>,
@@ -177,8 +150,7 @@ impl H3 {
         Ok(())
     }
 
-    /// Says `100 Continue` if the client waits for one (RFC 9110 §10.1.1); at most once.
-    pub fn go_on(&mut self, stream: StreamKey) {
+    fn go_on(&mut self, stream: StreamKey) {
         let Some(entry) = serving(&mut self.streams, stream) else { return };
         if std::mem::take(&mut entry.continue_due) && entry.sending == Sending::Head {
             response::go_on(&mut entry.outbox);
@@ -186,8 +158,7 @@ impl H3 {
         }
     }
 
-    /// Answers a request that is not accepted, or resets its stream if a response has begun already.
-    pub fn refuse(&mut self, stream: StreamKey, refusal: Refusal, date: &[u8], now: Instant) {
+    fn refuse(&mut self, stream: StreamKey, refusal: Refusal, date: &[u8], now: Instant) {
         let Some(entry) = serving(&mut self.streams, stream) else { return };
         entry.reading = Reading::Refused;
         let answer = EdgeAnswer::new(refusal.status(), Some(refusal.detail()), &[]);
@@ -197,11 +168,7 @@ impl H3 {
         self.charge(now);
     }
 
-    /// Takes a complete response made by the edge; the stream has ended then.
-    ///
-    /// # Errors
-    /// [`BadResponse::OutOfOrder`] if a response has begun already: reset the stream.
-    pub fn answer(
+    fn answer(
         &mut self,
         stream: StreamKey,
         answer: &EdgeAnswer,
@@ -217,5 +184,33 @@ impl H3 {
         }
         self.release(stream, None);
         Ok(())
+    }
+
+    fn reset(&mut self, stream: StreamKey, why: Cut) {
+        if self.serving(stream).is_some() {
+            let code = match why {
+                Cut::Internal => Code::InternalError,
+                Cut::Cancelled => Code::RequestCancelled,
+                Cut::Refused => Code::RequestRejected,
+            };
+            self.abandon(stream, code);
+        }
+    }
+
+    fn response_waits(&self, stream: StreamKey) -> bool {
+        let entry = self.streams.get(stream.slot).filter(|entry| entry.id == stream.id);
+        entry.is_some_and(|entry| entry.caller == Caller::Serves && entry.sending == Sending::Head)
+    }
+}
+
+impl H3 {
+    /// Has QUIC tell when there is room for more of a body that was held back.
+    fn arm(&mut self, stream: StreamKey) {
+        let entry = serving(&mut self.streams, stream);
+        if entry.is_some_and(|entry| entry.blocked.is_some() && entry.turn == Turn::None) {
+            // If the stream is gone, that is found out.
+            let _: quiche::Result<bool> =
+                self.quic.stream_writable(stream.id, DATA_HEAD_SIZE_MAX + 1);
+        }
     }
 }

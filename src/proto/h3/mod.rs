@@ -57,7 +57,7 @@ pub use output::Batch;
 use super::{
     error::Refusal,
     head::RequestHead,
-    stream::{Cut, Event, StreamKey},
+    stream::{Event, Requests, StreamKey},
 };
 use crate::limits::{
     BODY_SIZE_MAX, BODY_TIMEOUT, H3_CONNECTION_WINDOW, H3_QUANTUM, H3_STREAM_WINDOW,
@@ -254,9 +254,10 @@ impl H3 {
         }
         self.receive(datagram, info)
     }
+}
 
-    /// The next thing that happened; `head` is filled for a `Request`.
-    pub fn poll_event(&mut self, head: &mut RequestHead, now: Instant) -> Option<Event> {
+impl Requests for H3 {
+    fn poll_event(&mut self, head: &mut RequestHead, now: Instant) -> Option<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
@@ -280,30 +281,18 @@ impl H3 {
         }
     }
 
-    /// The next thing that happened on one stream, never a `Request`: a short body may be here with its head.
-    pub fn poll_stream_event(&mut self, stream: StreamKey, now: Instant) -> Option<Event> {
+    fn poll_stream_event(&mut self, stream: StreamKey, now: Instant) -> Option<Event> {
         self.serving(stream)?;
         // Its head was read, so no other is filled.
         self.read(stream, &mut RequestHead::default(), now)
     }
 
-    /// Whether requests are to wait: those that come are not looked at until this is over.
-    pub fn hold_requests(&mut self, hold: bool) {
+    fn hold_requests(&mut self, hold: bool) {
         self.look_due |= self.holds && !hold;
         self.holds = hold;
     }
 
-    /// True when polling for events, or taking the output, may bring something although nothing new has arrived.
-    pub fn has_news(&self) -> bool {
-        self.look_due
-            || !self.events.is_empty()
-            || !self.readable.is_empty()
-            || !self.dirty.is_empty()
-            || (!self.writable.is_empty() && self.room() >= H3_QUANTUM)
-    }
-
-    /// The worker has taken so many bytes of the request's body: the client may send as many more.
-    pub fn credit(&mut self, stream: StreamKey, bytes: usize, now: Instant) {
+    fn credit(&mut self, stream: StreamKey, bytes: usize, now: Instant) {
         let Some(entry) = serving(&mut self.streams, stream) else { return };
         let bytes = bytes.min(entry.unreturned);
         entry.unreturned -= bytes;
@@ -316,17 +305,16 @@ impl H3 {
             self.feed(stream);
         }
     }
+}
 
-    /// Ends a stream without, or in the middle of, an answer.
-    pub fn reset(&mut self, stream: StreamKey, cut: Cut) {
-        if self.serving(stream).is_some() {
-            let code = match cut {
-                Cut::Internal => Code::InternalError,
-                Cut::Cancelled => Code::RequestCancelled,
-                Cut::Refused => Code::RequestRejected,
-            };
-            self.abandon(stream, code);
-        }
+impl H3 {
+    /// True when polling for events, or taking the output, may bring something although nothing new has arrived.
+    pub fn has_news(&self) -> bool {
+        self.look_due
+            || !self.events.is_empty()
+            || !self.readable.is_empty()
+            || !self.dirty.is_empty()
+            || (!self.writable.is_empty() && self.room() >= H3_QUANTUM)
     }
 
     /// Asks the client for no more requests; those that are under way, or come before it has heard of it, are served
@@ -358,14 +346,6 @@ impl H3 {
     /// True when it can be dropped and its identifiers forgotten.
     pub fn is_drained(&self) -> bool {
         self.quic.is_closed()
-    }
-
-    /// True when no head of a response to this request was taken, and one may be. (Informational ones are none.)
-    pub fn response_waits(&self, stream: StreamKey) -> bool {
-        let entry = self.streams.get(stream.slot).filter(|entry| entry.id == stream.id);
-        entry.is_some_and(|entry| {
-            entry.caller == Caller::Serves && entry.sending == super::response::Sending::Head
-        })
     }
 
     /// Streams that have not ended.

@@ -20,7 +20,7 @@ use crate::{
     limits::{H3_BATCH_SEGMENTS_MAX, H3_BATCH_SIZE_MAX},
     proto::{
         head::RequestHead,
-        stream::Event,
+        stream::{Event, Requests},
         tls::{
             Identity,
             client::quic_server,

@@ -1,23 +1,13 @@
 //! HTTP/2 through the shard: the library's own client on the scripted kernel, and frames by hand where it would not send them.
 
-use std::{
-    cell::RefCell,
-    future::Future,
-    io,
-    pin::{Pin, pin},
-    rc::Rc,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+pub(super) mod peer;
+
+use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use h2::{
-    Reason, RecvStream, SendStream,
-    client::{Builder, Connection, ResponseFuture, SendRequest},
-};
-use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use h2::{Reason, client::Builder};
 
+use self::peer::{Peer, body, cx, frame, frames, get, ok, raw, seen};
 use super::script::Stage;
 use crate::{
     ipc::message::{Cancellation, ToWorker},
@@ -26,196 +16,6 @@ use crate::{
     shard::{Limits, Report},
     uring::Token,
 };
-
-/// Both directions, as seen by the client.
-#[derive(Debug, Default)]
-struct Wire {
-    input: Vec<u8>,
-    output: Vec<u8>,
-}
-
-#[derive(Clone)]
-struct Pipe(Rc<RefCell<Wire>>);
-
-impl AsyncRead for Pipe {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut wire = self.0.borrow_mut();
-        if wire.input.is_empty() {
-            return Poll::Pending;
-        }
-        let taken = wire.input.len().min(buffer.remaining());
-        buffer.put_slice(&wire.input[..taken]);
-        wire.input.drain(..taken);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Pipe {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().output.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-pub(super) fn cx() -> Context<'static> {
-    Context::from_waker(Waker::noop())
-}
-
-/// An honest client with one connection.
-pub(super) struct Peer {
-    pub(super) token: Token,
-    pub(super) requests: SendRequest<Bytes>,
-    connection: Connection<Pipe, Bytes>,
-    wire: Rc<RefCell<Wire>>,
-    /// The connection has ended, from the client's point of view.
-    pub(super) over: Option<Result<(), h2::Error>>,
-}
-
-/// A response: its status and body, or why there is none.
-type Seen = Result<(u16, Vec<u8>), Option<Reason>>;
-
-impl Peer {
-    pub(super) fn new(stage: &mut Stage) -> Self {
-        Self::with(stage, &Builder::new())
-    }
-
-    fn with(stage: &mut Stage, builder: &Builder) -> Self {
-        let token = stage.connect();
-        let wire = Rc::new(RefCell::new(Wire::default()));
-        let handshake = pin!(builder.handshake(Pipe(Rc::clone(&wire))));
-        let Poll::Ready(Ok((requests, connection))) = handshake.poll(&mut cx()) else {
-            panic!("the client waits for nothing");
-        };
-        let mut peer = Self { token, requests, connection, wire, over: None };
-        peer.run(stage);
-        peer
-    }
-
-    /// Carries bytes to and fro until nothing moves.
-    pub(super) fn run(&mut self, stage: &mut Stage) {
-        loop {
-            if self.over.is_none()
-                && let Poll::Ready(end) = Pin::new(&mut self.connection).poll(&mut cx())
-            {
-                self.over = Some(end);
-            }
-            let output = std::mem::take(&mut self.wire.borrow_mut().output);
-            for piece in output.chunks(limits::RECV_BUFFER_SIZE as usize) {
-                if stage.is_receiving(self.token) {
-                    stage.send(self.token, piece);
-                }
-            }
-            stage.settle();
-            let sent = stage.take_sent(self.token);
-            let idle = output.is_empty() && sent.is_empty();
-            self.wire.borrow_mut().input.extend_from_slice(&sent);
-            if idle {
-                return;
-            }
-        }
-    }
-
-    /// Sends a request without a body.
-    fn ask(&mut self, stage: &mut Stage, method: &str, path: &str) -> ResponseFuture {
-        let (future, _) = self.send(method, path, true);
-        self.run(stage);
-        future
-    }
-
-    fn send(&mut self, method: &str, path: &str, end: bool) -> (ResponseFuture, SendStream<Bytes>) {
-        assert!(self.requests.poll_ready(&mut cx()).is_ready());
-        let request = Request::builder().method(method).uri(format!("http://test{path}"));
-        self.requests.send_request(request.body(()).unwrap(), end).unwrap()
-    }
-}
-
-/// What has become of a request; `None`: nothing yet.
-fn seen(future: &mut ResponseFuture) -> Option<Seen> {
-    match Pin::new(future).poll(&mut cx()) {
-        Poll::Pending => None,
-        Poll::Ready(Err(error)) => Some(Err(error.reason())),
-        Poll::Ready(Ok(response)) => {
-            let status = response.status().as_u16();
-            Some(body(&mut response.into_body()).map(|body| (status, body)))
-        }
-    }
-}
-
-/// What has arrived of a body, with the window given back.
-pub(super) fn body(stream: &mut RecvStream) -> Result<Vec<u8>, Option<Reason>> {
-    let mut body = Vec::new();
-    while let Poll::Ready(Some(data)) = stream.poll_data(&mut cx()) {
-        let data = data.map_err(|error| error.reason())?;
-        body.extend_from_slice(&data);
-        stream.flow_control().release_capacity(data.len()).unwrap();
-    }
-    Ok(body)
-}
-
-fn ok(body: &[u8]) -> Option<Seen> {
-    Some(Ok((200, body.to_vec())))
-}
-
-/// A frame by hand (RFC 9113 §4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend_from_slice(&[kind, flags]);
-    frame.extend_from_slice(&stream.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// A whole GET for `/hang`, as HPACK literals.
-fn get(stream: u32) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in
-        [(":method", "GET"), (":scheme", "http"), (":path", "/hang"), (":authority", "a")]
-    {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend_from_slice(text.as_bytes());
-        }
-    }
-    frame(1, 5, stream, &block)
-}
-
-/// A connection of frames by hand; its preface and SETTINGS are sent.
-fn raw(stage: &mut Stage) -> Token {
-    let client = stage.connect();
-    stage.send(client, &[&PREFACE[..], &frame(4, 0, 0, &[]), &frame(4, 1, 0, &[])].concat());
-    stage.take_sent(client);
-    client
-}
-
-/// Kind, stream and first number of the payload of each frame that was sent.
-fn frames(sent: &[u8]) -> Vec<(u8, u32, u32)> {
-    let mut rest = sent;
-    let mut found = Vec::new();
-    while let Some((head, tail)) = rest.split_at_checked(9) {
-        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |b| u32::from_be_bytes(*b));
-        found.push((head[3], number(&head[5..]), number(&tail[..len])));
-        rest = &tail[len..];
-    }
-    found
-}
 
 #[test]
 fn streams_of_one_connection_are_answered_in_any_order() {
@@ -389,32 +189,88 @@ fn a_reset_cancels_its_exchange_and_leaves_the_others_alone() {
     assert_eq!(stage.gauge(|gauges| &gauges.abandoned), 1);
 }
 
+/// Sends as long as that is received, and returns how much that was, from the moment on at which nothing of it is read.
+fn dropped_of(stage: &mut Stage, client: Token, piece: &[u8]) -> usize {
+    let mut dropped = 0;
+    while stage.is_receiving(client) {
+        stage.send(client, piece);
+        dropped += piece.len();
+        assert!(dropped < 4 * limits::LINGER_SIZE_MAX, "it is received without end");
+    }
+    dropped
+}
+
+#[test]
+fn what_is_dropped_of_a_client_that_floods_is_bounded_whether_or_not_it_reads() {
+    for reads in [true, false] {
+        let mut stage = Stage::new();
+        let client = raw(&mut stage);
+        let pings = frame(6, 0, 0, &[0; 8]).repeat(900);
+        stage.shard.driver.stuck = !reads;
+        let sent = dropped_of(&mut stage, client, &pings);
+        assert!(sent > limits::LINGER_SIZE_MAX, "{sent} bytes");
+        assert_eq!(stage.held().0, 1, "it has time to read the GOAWAY");
+        stage.wait(if reads { limits::LINGER_TIMEOUT } else { limits::SEND_TIMEOUT * 2 });
+        stage.wait(limits::SWEEP_INTERVAL);
+        // What was cancelled comes to its end.
+        stage.unstick();
+        assert_eq!(stage.held(), (0, 0), "reads: {reads}");
+    }
+}
+
+#[test]
+fn what_is_dropped_behind_the_last_response_of_http1_is_bounded() {
+    let mut stage = Stage::new();
+    let client = stage.connect();
+    stage.send(client, b"NO REQUEST\r\n\r\n");
+    assert!(stage.sent(client).starts_with("HTTP/1.1 400 "));
+    let sent = dropped_of(&mut stage, client, &[b'x'; 10_000]);
+    assert!((limits::LINGER_SIZE_MAX..limits::LINGER_SIZE_MAX + 10_000).contains(&sent));
+    stage.wait(limits::LINGER_TIMEOUT);
+    stage.wait(limits::SWEEP_INTERVAL);
+    assert_eq!(stage.held(), (0, 0));
+}
+
 #[test]
 fn rapid_resets_cost_their_connection_and_leave_nothing_behind() {
+    rapid_resets(true);
+}
+
+#[test]
+fn rapid_resets_cost_their_connection_though_what_they_withdraw_costs_no_worker_anything() {
+    rapid_resets(false);
+}
+
+/// `taken`: the worker is there in time for each request.
+fn rapid_resets(taken: bool) {
     let mut stage = Stage::new();
     let client = raw(&mut stage);
     let mut honest = Peer::new(&mut stage);
     let mut asked = honest.ask(&mut stage, "GET", "/big");
     let kept = stage.take();
-    let mut begun = 0;
+    let mut cancelled = 0;
     for number in 0..1000 {
         if !stage.is_receiving(client) {
             break;
         }
         let stream = 2 * number + 1;
         stage.send(client, &get(stream));
+        if taken && let Some((_, message)) = stage.lane.receive().unwrap() {
+            assert!(matches!(message, ToWorker::Request(_)), "{message:?}");
+        }
         if stage.is_receiving(client) {
             stage.send(client, &frame(3, 0, stream, &8_u32.to_be_bytes()));
         }
         while let Some((id, message)) = stage.lane.receive().unwrap() {
-            match message {
-                ToWorker::Cancel(_) => assert!(stage.lane.send_abort(id).unwrap()),
-                ToWorker::Request(_) => begun += 1,
-                other => panic!("{other:?}"),
-            }
+            assert!(taken && matches!(message, ToWorker::Cancel(_)), "{message:?}");
+            assert!(stage.lane.send_abort(id).unwrap());
+            cancelled += 1;
         }
         stage.publish();
     }
+    let begun = stage.gauge(|gauges| &gauges.begun) - 1;
+    let withdrawn = stage.gauge(|gauges| &gauges.withdrawn);
+    assert_eq!((cancelled, withdrawn), if taken { (begun, 0) } else { (0, begun) });
     assert!((100..300).contains(&begun), "{begun} were let through");
     let sent = frames(&stage.take_sent(client));
     assert_eq!(sent.last().map(|frame| frame.0), Some(7), "GOAWAY");

@@ -7,7 +7,7 @@ use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, ext::Protocol};
 use http::Request;
 
 use super::{
-    http2::{Peer, body, cx},
+    http2::peer::{Peer, body, cx},
     script::Stage,
     websocket::{CLOSE, TEXT, answer, asked, frame},
 };

@@ -10,7 +10,7 @@ use crate::{
         H2_CANCELLED_MAX, H2_CONTROL_BYTES_MAX, H2_CONTROL_FRAMES_MAX, H2_FORCED_RESETS_MAX,
         H2_UNSENT_SIZE_MAX,
     },
-    proto::h2::Event,
+    proto::{h2::Event, stream::Responses},
 };
 
 /// Sends pieces until the connection is closed; how many that took.

@@ -23,6 +23,7 @@ use crate::proto::{
         pipe::{Pipe, Queues},
     },
     head::RequestHead,
+    stream::Requests,
 };
 
 /// A response as its client saw it.

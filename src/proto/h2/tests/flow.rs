@@ -13,7 +13,7 @@ use crate::{
     proto::{
         h2::{Event, Options, PREFACE, StreamKey},
         head::BodyLength,
-        stream::Cut,
+        stream::{Cut, Requests, Responses},
     },
 };
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::proto::{
     h2::{Event, PREFACE, Preface, preface},
-    stream::Cut,
+    stream::{Cut, Responses},
 };
 
 /// The last stream that a GOAWAY promises to serve, and its reason.

@@ -18,7 +18,10 @@ use std::time::Instant;
 use super::{H2, Options, StreamKey};
 use crate::{
     limits::{BODY_TIMEOUT, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT},
-    proto::head::{BodyLength, ResponseHead},
+    proto::{
+        head::{BodyLength, ResponseHead},
+        stream::Responses,
+    },
     span::{Field, Span},
 };
 

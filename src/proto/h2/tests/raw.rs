@@ -8,6 +8,7 @@ use crate::{
     proto::{
         h2::{Event, PREFACE, StreamKey},
         head::RequestHead,
+        stream::Requests,
     },
 };
 

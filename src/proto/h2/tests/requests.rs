@@ -10,6 +10,7 @@ use crate::{
         error::Refusal,
         h2::{Event, StreamKey},
         head::{BodyLength, Method, Version},
+        stream::Responses,
     },
 };
 

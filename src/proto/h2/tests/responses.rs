@@ -8,7 +8,7 @@ use crate::proto::{
     error::{BadResponse, Refusal},
     h2::{Event, StreamKey},
     head::BodyLength,
-    stream::Cut,
+    stream::{Cut, Requests, Responses},
 };
 
 /// A request of this method that waits for its answer.

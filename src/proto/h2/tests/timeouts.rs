@@ -18,7 +18,7 @@ use crate::{
         error::Refusal,
         h2::{Event, PREFACE, StreamKey},
         head::BodyLength,
-        stream::Cut,
+        stream::{Cut, Requests, Responses},
     },
 };
 

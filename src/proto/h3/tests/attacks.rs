@@ -15,7 +15,7 @@ use crate::{
     },
     proto::{
         h3::{frames::put_varint, peer::WIDE},
-        stream::Event,
+        stream::{Event, Requests, Responses},
     },
 };
 

@@ -18,7 +18,7 @@ use crate::{
             peer::{Pair, Server, WIDE, Windows},
         },
         head::BodyLength,
-        stream::{Cut, Event, StreamKey},
+        stream::{Cut, Event, Requests, Responses, StreamKey},
     },
 };
 

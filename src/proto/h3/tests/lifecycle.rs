@@ -13,7 +13,7 @@ use crate::{
         error::Refusal,
         h3::peer::{Pair, Server, WIDE, client_config},
         head::BodyLength,
-        stream::{Cut, Event},
+        stream::{Cut, Event, Requests, Responses},
     },
 };
 

@@ -12,7 +12,7 @@ use crate::{
         fuzzing::h3_datagram,
         h3::peer::{Pair, WIDE, Weather},
         head::BodyLength,
-        stream::Event,
+        stream::{Event, Requests, Responses},
     },
 };
 

@@ -15,7 +15,10 @@ mod timeouts;
 use super::{H3, Options, StreamKey};
 use crate::{
     limits::{BODY_TIMEOUT, HEAD_TIMEOUT, KEEPALIVE_TIMEOUT},
-    proto::head::{BodyLength, ResponseHead},
+    proto::{
+        head::{BodyLength, ResponseHead},
+        stream::Responses,
+    },
     span::{Field, Span},
 };
 

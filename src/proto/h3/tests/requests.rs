@@ -13,7 +13,7 @@ use crate::{
     proto::{
         error::Refusal,
         head::{BodyLength, Method, Version},
-        stream::{Event, StreamKey},
+        stream::{Event, Responses, StreamKey},
     },
 };
 

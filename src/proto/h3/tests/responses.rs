@@ -8,7 +8,7 @@ use crate::proto::{
     answer::EdgeAnswer,
     error::{BadResponse, Refusal},
     head::BodyLength,
-    stream::{Cut, Event, StreamKey},
+    stream::{Cut, Event, Requests, Responses, StreamKey},
 };
 
 /// A request of this method that waits for its answer.

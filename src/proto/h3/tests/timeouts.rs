@@ -16,7 +16,7 @@ use crate::{
         error::Refusal,
         h3::peer::{WIDE, Windows},
         head::BodyLength,
-        stream::{Event, StreamKey},
+        stream::{Event, Requests, Responses, StreamKey},
     },
 };
 

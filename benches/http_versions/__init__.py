@@ -1,0 +1,1 @@
+"""HTTP/2, HTTP/3 and TLS beside other servers: `python -m http_versions`."""
