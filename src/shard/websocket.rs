@@ -5,7 +5,7 @@
 //!     └─ any other status: an ordinary response     (no exchange; the client's Close is awaited, or ours is on its way)
 //! ```
 //!
-//! A WebSocket has an HTTP/1 connection for itself, or a stream (RFC 8441); [`Site`] is what both have in common.
+//! A WebSocket has an HTTP/1 connection for itself, or a stream (RFC 8441, RFC 9220); [`Site`] is what both have in common.
 //!
 //! Invariant: in `Both` and `Parting` there is an engine, and what is sent is no HTTP any more. A message is decoded
 //! only when its exchange owes its worker nothing and has credit for a whole piece, so an exchange's backlog never holds more
