@@ -166,13 +166,13 @@ pub const WINDOW_HALVINGS_MAX: u8 = 6;
 pub const STREAMS_SHARE: usize = 32;
 /// Events of one connection with many streams that are served before other connections get their turn.
 pub const STREAM_EVENTS_MAX: usize = 64;
-/// As [`H2_CONNECTION_WINDOW`], when workers leave so much lying that other streams of the connection could not send any more.
-pub const H2_CONNECTION_WINDOW_MAX: usize = 32 * EXCHANGE_WINDOW;
 /// HTTP/2: requests of one connection at one time (RFC 9113 §5.1.2).
 pub const H2_STREAMS_MAX: u32 = 128;
 /// Request-body bytes that one HTTP/2 connection may send at one time, over all its streams. Each stream's own window is
 /// [`EXCHANGE_WINDOW`].
 pub const H2_CONNECTION_WINDOW: usize = 4 * EXCHANGE_WINDOW;
+/// The same, when workers leave so much lying that other streams of the connection could not send any more.
+pub const H2_CONNECTION_WINDOW_MAX: usize = 32 * EXCHANGE_WINDOW;
 /// Received bytes that an HTTP/2 engine takes at a time. So few that frames of one byte are given on before the library
 /// holds them against the client.
 pub const H2_INPUT_SIZE_MAX: usize = 16 * 1024;
@@ -210,9 +210,9 @@ pub const H2_CONTROL_BYTES_PER_S: u64 = 4 * 1024;
 pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// ...and given up after this. What was sent before may still lie in the kernel, behind a slow link.
 pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// A client without a request that was told that the server leaves, and has not shown that it heard, is left after this.
 pub const H2_LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// QUIC connections of one shard, unless configured otherwise.
 pub const QUIC_CONNECTIONS_MAX: usize = 32 * 1024;
 /// Handshakes of one client in progress (an IPv4 address, or an IPv6 network of 64 bits) from which on it has to show that...
@@ -342,8 +342,6 @@ pub const TEARDOWN_TURN_MS: u64 = 10;
 
 /// How long a shard or a worker spins for work before it sleeps, where each has a CPU of its own.
 pub const SPIN_MAX: Duration = Duration::from_micros(50);
-/// Descriptors of one attach message: the worker's doorbell; two segments and the doorbell of each shard.
-pub const ATTACH_FDS_MAX: usize = 1 + 3 * SHARDS_MAX;
 /// Bytes of one line on a worker's control channel: a manifest of `ROUTES_MAX` long paths, or a traceback.
 pub const CONTROL_LINE_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// From the start of a worker process until it is ready.
@@ -419,8 +417,8 @@ pub const ACCESS_LOG_BATCHES_MAX: usize = 1024;
 const _: () = assert!(RING_SIZE.is_power_of_two());
 const _: () = assert!(RESPAWN_DELAY_MIN.as_millis() < RESPAWN_DELAY_MAX.as_millis());
 const _: () = assert!(drain_part(SHUTDOWN_MAX).as_millis() < SHUTDOWN_MAX.as_millis());
-// The kernel's SCM_MAX_FD.
-const _: () = assert!(ATTACH_FDS_MAX <= 253);
+// One attach message has the worker's doorbell, and two segments and the doorbell of each shard; the kernel's SCM_MAX_FD.
+const _: () = assert!(1 + 3 * SHARDS_MAX <= 253);
 const _: () = assert!(RECORD_SIZE_MAX.is_multiple_of(RECORD_ALIGN));
 // A request record: its fixed part and tables, a blob that holds the head and the target once more (raw and
 // decoded), the client's certificate and an inline body must fit one record.
@@ -464,6 +462,11 @@ const _: () = assert!(H3_CONTROL_FRAME_SIZE_MAX <= H3_UNI_WINDOW);
 const _: () =
     assert!(H3_QUANTUM <= H3_UNSENT_SIZE_MAX && H3_UNSENT_SIZE_MAX <= H3_UNACKED_SIZE_MAX);
 const _: () = assert!(OUTPUT_QUEUED_MAX <= CHUNK_SIZE);
+// What an engine puts together goes out with one operation.
+const _: () = assert!(
+    H3_BATCH_SEGMENTS_MAX <= DATAGRAM_SEGMENTS_MAX && H3_BATCH_SIZE_MAX <= DATAGRAM_BATCH_SIZE_MAX
+);
+const _: () = assert!(EXCHANGE_WINDOW >> WINDOW_HALVINGS_MAX > 0);
 // Multishot operations complete more often than they are submitted.
 const _: () = assert!(COMPLETIONS_MAX >= 4 * SUBMISSIONS_MAX);
 // The kernel's own bounds for queues and for a ring of provided buffers.

@@ -188,12 +188,12 @@ def test_many_small_fields(target: Server) -> None:
 
 
 def test_requests_of_clients_that_read_nothing(target: Server) -> None:
-    """As many responses of 256 KiB as a connection may have, on six connections whose sockets are full.
+    """As many responses of 256 KiB as a connection may have, on ten connections whose sockets are full.
 
-    Six: together they stay below what one worker has in flight (--inflight-max)."""
+    Together they ask for more than one worker has in flight (--inflight-max)."""
     many = b"".join(headers(odd(number), "/bytes/262144") for number in range(128))
     with Watch(target) as watch, ExitStack() as stack:
-        for _ in range(6):
+        for _ in range(10):
             attacker = stack.enter_context(peer(target, reads=False, setting=[(4, 0x7FFF_FFFF)]))
             assert attacker.send(window(0, 0x7FFF_0000 - 65_535) + many)
         # They stand still; meanwhile:

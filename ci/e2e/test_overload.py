@@ -216,11 +216,10 @@ def test_requests_that_are_withdrawn_cost_their_connection_as_others_do(gated: S
     """CVE-2023-44487, with a worker that takes nothing meanwhile."""
     server = gated()
     with server.client() as stalled, server.client() as client:
+        if not isinstance(client, Multiplexed):
+            return  # Each request has a connection of its own.
         first = stalled.begin("GET", "/stall/gate")
         room.wait("begin", ["gate"])
-        if not isinstance(client, Multiplexed):
-            room.open("gate")
-            return
         begun = 0
         while not client.ended and begun < 1000:
             with contextlib.suppress(Cut):

@@ -50,23 +50,6 @@ impl Marks {
     }
 }
 
-/// A record that was taken; its bytes lie with the lane.
-#[derive(Debug)]
-enum Taken {
-    Inline(Record),
-    Chunked(Record),
-    /// Nothing of it counts.
-    Withdrawn(Record),
-}
-
-impl Taken {
-    fn record(&self) -> &Record {
-        match self {
-            Self::Inline(record) | Self::Chunked(record) | Self::Withdrawn(record) => record,
-        }
-    }
-}
-
 /// What both directions have in common.
 #[derive(Debug)]
 struct Lane {
@@ -87,10 +70,17 @@ struct Lane {
     kicks: u64,
     /// The peer wanted a kick, and the system had no memory for it.
     kick_due: bool,
+    /// The peer may withdraw what it wrote. The edge may, and a worker that did could keep [`Lane::take`] busy.
+    passes_over: bool,
 }
 
 impl Lane {
-    fn new(own: Arc<Segment>, peer: Arc<Segment>, bell: StdArc<Doorbell>) -> Self {
+    fn new(
+        own: Arc<Segment>,
+        peer: Arc<Segment>,
+        bell: StdArc<Doorbell>,
+        passes_over: bool,
+    ) -> Self {
         Self {
             tx: Producer::new(Arc::clone(&own), Arc::clone(&peer)),
             rx: Consumer::new(Arc::clone(&own), Arc::clone(&peer)),
@@ -104,6 +94,7 @@ impl Lane {
             starved: None,
             kicks: 0,
             kick_due: false,
+            passes_over,
         }
     }
 
@@ -187,17 +178,18 @@ impl Lane {
         Ok(Some(len))
     }
 
-    /// Takes the next record that concerns an exchange, for [`Lane::parsed`]; gives and takes chunks on the way.
-    fn take(&mut self) -> Result<Option<Taken>, Fault> {
+    /// Takes the next record that concerns an exchange; gives and takes chunks on the way.
+    fn take(&mut self) -> Result<Option<(Record, Parsed<'_>)>, Fault> {
         loop {
             self.payload.clear();
             let Some(record) = self.rx.take(&mut self.payload)? else { return Ok(None) };
             // Before anybody acts on it: a request whose record counts as not taken was never begun.
             let stands = record.kind != Kind::Request as u16 || self.rx.keep();
             if !stands || record.kind == Kind::Withdrawn as u16 {
-                return Ok(Some(Taken::Withdrawn(record)));
-            }
-            if record.kind == Kind::Release as u16 {
+                if !self.passes_over {
+                    return Err(Fault::Kind { kind: record.kind });
+                }
+            } else if record.kind == Kind::Release as u16 {
                 // Each index ends a lease, so that a peer cannot keep this loop busy.
                 for index in parse_release(&self.payload)? {
                     self.arena.release(index.get())?;
@@ -205,25 +197,16 @@ impl Lane {
             } else if Marks::may_be_chunked(&record) {
                 let chunk = parse_chunk(&self.payload)?;
                 self.read_chunk(chunk)?;
-                return Ok(Some(Taken::Chunked(record)));
+                let parsed = if record.kind == Kind::Message as u16 {
+                    parse_piece(&record, &self.chunk)
+                } else {
+                    Parsed::Body { data: &self.chunk, end: record.flags & flags::END != 0 }
+                };
+                return Ok(Some((record, parsed)));
             } else {
-                return Ok(Some(Taken::Inline(record)));
+                let parsed = parse(&record, &self.payload)?;
+                return Ok(Some((record, parsed)));
             }
-        }
-    }
-
-    /// What was taken last.
-    fn parsed(&self, taken: &Taken) -> Result<Parsed<'_>, Fault> {
-        match taken {
-            Taken::Inline(record) => parse(record, &self.payload),
-            Taken::Chunked(record) if record.kind == Kind::Message as u16 => {
-                Ok(parse_piece(record, &self.chunk))
-            }
-            Taken::Chunked(record) => {
-                Ok(Parsed::Body { data: &self.chunk, end: record.flags & flags::END != 0 })
-            }
-            // The edge withdraws, nobody else.
-            Taken::Withdrawn(record) => Err(Fault::Kind { kind: record.kind }),
         }
     }
 
@@ -385,7 +368,7 @@ impl EdgeLane {
         peer: impl Into<Arc<Segment>>,
         bell: StdArc<Doorbell>,
     ) -> Self {
-        Self(Lane::new(own.into(), peer.into(), bell))
+        Self(Lane::new(own.into(), peer.into(), bell, false))
     }
 
     /// Hands a request over; false when the ring is full for now.
@@ -408,9 +391,8 @@ impl EdgeLane {
 
     /// The next message, with the id of the exchange that the worker says it belongs to.
     pub fn receive(&mut self) -> Result<Option<(u64, FromWorker<'_>)>, Fault> {
-        let Some(taken) = self.0.take()? else { return Ok(None) };
-        let record = *taken.record();
-        let message = match self.0.parsed(&taken)? {
+        let Some((record, parsed)) = self.0.take()? else { return Ok(None) };
+        let message = match parsed {
             Parsed::Response(response) => FromWorker::Response(response),
             Parsed::Body { data, end } => FromWorker::Body { data, end },
             Parsed::Message(piece) => FromWorker::Message(piece),
@@ -440,7 +422,7 @@ impl WorkerLane {
         peer: impl Into<Arc<Segment>>,
         bell: StdArc<Doorbell>,
     ) -> Self {
-        Self(Lane::new(own.into(), peer.into(), bell))
+        Self(Lane::new(own.into(), peer.into(), bell, true))
     }
 
     /// Answers; false when the ring is full for now.
@@ -476,15 +458,8 @@ impl WorkerLane {
     /// The next message, with the id of its exchange. A request that was withdrawn is not among them; what was written behind it
     /// for its exchange is.
     pub fn receive(&mut self) -> Result<Option<(u64, ToWorker<'_>)>, Fault> {
-        let taken = loop {
-            match self.0.take()? {
-                None => return Ok(None),
-                Some(Taken::Withdrawn(_)) => {}
-                Some(taken) => break taken,
-            }
-        };
-        let record = *taken.record();
-        let message = match self.0.parsed(&taken)? {
+        let Some((record, parsed)) = self.0.take()? else { return Ok(None) };
+        let message = match parsed {
             Parsed::Request(request) => ToWorker::Request(request),
             Parsed::Body { data, end } => ToWorker::Body { data, end },
             Parsed::Message(piece) => ToWorker::Message(piece),

@@ -1,7 +1,7 @@
 //! From a worker's lane to a client's bytes: responses, credit, and what becomes of exchanges whose worker or client
 //! is gone.
 //!
-//! Invariant: every exchange that was begun for a connection gives it exactly one response or ends the connection;
+//! Invariant: every exchange that was begun for a client gives it exactly one response or ends its connection or stream;
 //! never another exchange's response.
 
 use super::{

@@ -285,8 +285,8 @@ impl Connection {
 
     /// Notes that bytes were received of which nothing is read any more; true from that moment on.
     pub(super) fn drops(&mut self, bytes: usize) -> bool {
-        let over = |streams: &Streams<H2>| streams.engine.is_closed();
-        let drops = self.phase != Phase::Open || self.streams.as_deref().is_some_and(over);
+        let over = self.streams.as_ref().is_some_and(|streams| streams.engine.is_closed());
+        let drops = self.phase != Phase::Open || over;
         if drops {
             self.dropped = self.dropped.saturating_add(bytes);
         }

@@ -7,6 +7,7 @@ mod deadlines;
 mod departure;
 mod http2;
 mod http3;
+mod lingering;
 mod overload;
 mod progress;
 mod rescue;

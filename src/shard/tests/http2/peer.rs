@@ -172,7 +172,7 @@ pub(super) fn ok(body: &[u8]) -> Option<Seen> {
 }
 
 /// A frame by hand (RFC 9113 §4.1).
-pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(in crate::shard::tests) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     frame.extend_from_slice(&[kind, flags]);
     frame.extend_from_slice(&stream.to_be_bytes());
@@ -196,7 +196,7 @@ pub(super) fn get(stream: u32) -> Vec<u8> {
 }
 
 /// A connection of frames by hand; its preface and SETTINGS are sent.
-pub(super) fn raw(stage: &mut Stage) -> Token {
+pub(in crate::shard::tests) fn raw(stage: &mut Stage) -> Token {
     let client = stage.connect();
     stage.send(client, &[&PREFACE[..], &frame(4, 0, 0, &[]), &frame(4, 1, 0, &[])].concat());
     stage.take_sent(client);
