@@ -92,9 +92,7 @@ class Http3(Multiplexed):
             with self.turn():
                 self._quic.connect(address, time.monotonic())
             self._thread.start()
-            # Confirmed, not only complete: a close before that comes in two packets of one datagram, and quiche drops the second
-            # with the first, whose keys it has given up.
-            self.wait(lambda: self._quic._handshake_confirmed or self._ended, "a handshake")
+            self.wait(lambda: self.handshake or self._ended, "a handshake")
             if self._ended:
                 raise self._ended
         except BaseException:

@@ -107,13 +107,13 @@ class End(NamedTuple):
 
 
 class QuicPeer:
-    """After the handshake, with a control stream that has said its settings unless `opens` is false."""
+    """After the handshake, with a control stream that has said its settings unless `opens` is false. `early`: on the first stream, with
+    the first packet."""
 
-    def __init__(self, address: Address, *, opens: bool = True, source: str = "127.0.0.1", **configuration: Any) -> None:
+    def __init__(self, address: Address, *, opens: bool = True, early: bytes = b"", **configuration: Any) -> None:
         assert not isinstance(address, str)
         self._address = address
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((source, 0))
         self._socket.connect(address)
         self._socket.setblocking(False)
         options = {"max_data": 1 << 24, "max_stream_data": 1 << 20, **configuration}
@@ -135,6 +135,8 @@ class QuicPeer:
         for kind, skip in ((0x19, Buffer.pull_uint_var), (0x1B, Buffer.pull_uint64)):
             handlers[kind] = (lambda _context, _kind, buffer, skip=skip: skip(buffer), handlers[kind][1])
         self.quic.connect(address, time.monotonic())
+        if early:
+            self.quic.send_stream_data(self.next_stream(), early, True)
         self.turn()
         self.wait(lambda: self.quic._handshake_confirmed)
         if opens:

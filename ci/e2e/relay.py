@@ -46,6 +46,8 @@ class Relay:
         self._number = 0
         self.passed, self.lost, self.reordered = 0, 0, 0
         self._rebinds = 0
+        self.is_deaf = False
+        """True: nothing of the client's arrives any more."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -106,7 +108,7 @@ class Relay:
             network, now = self._network, time.monotonic()
             chance = self._random.random()
             begins = max(now, self._free[to_server])
-            if chance < network.loss or begins - now > network.queue_s:
+            if (to_server and self.is_deaf) or chance < network.loss or begins - now > network.queue_s:
                 self.lost += 1
                 continue
             self._free[to_server] = begins + len(data) / network.bytes_per_s

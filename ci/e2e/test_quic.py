@@ -5,6 +5,7 @@ import hashlib
 import os
 import select
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,15 @@ import pytest
 from aioquic.h3.connection import H3_ALPN
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet_builder import QuicDeliveryState
 from conftest import Serve
 from http3 import Http3
 from payload import pattern
+from quic_peer import QuicPeer, head
 from relay import Network, Relay
 from server import WAIT_MAX_S, Server, resident_kib, serving, until
 from versions import VERSIONS
+from watch import exchanges
 
 MIB = 1024 * 1024
 LOSSY = Network(loss=0.02, delay_s=0.05, reordered=0.02, bytes_per_s=125_000)
@@ -208,6 +212,82 @@ def test_a_ticket_is_taken_by_every_shard_and_early_data_is_not(server: Server) 
             assert again.handshake is not None
             assert again.handshake.session_resumed
             assert not again.handshake.early_data_accepted, "not unless the operator says so"
+
+
+@pytest.mark.parametrize("retry", ["never", "always"])
+def test_early_data_in_front_of_a_retry_is_the_clients_to_send_again(serve: Serve, retry: str) -> None:
+    """RFC 9000 §17.2.5.3. The server keeps nothing for a client that has not shown its address, so what was sent in 0-RTT beside the first
+    Initial is gone. aioquic 1.7 forgets with the Retry that it has sent it, and waits for ever; told that it was lost, it sends it again."""
+    server = serve("echo:app", "--quic-0rtt", "--quic-retry", retry, version="h3").ready()
+    assert not isinstance(server.address, str)
+    with Http3(server.address, WAIT_MAX_S) as first:
+        until("a ticket", lambda: first.tickets)
+    early = head("/tag/early")
+    with QuicPeer(server.address, early=early, session_ticket=first.tickets[-1]) as client:
+        assert client.quic.tls.early_data_accepted
+        late = client.next_stream()
+        client.say(late, head("/tag/late"), fin=True)
+        assert client.wait(lambda: b"late" in client.answers.get(late, b""))
+        if retry == "always":
+            assert client.quic._retry_count == 1
+            assert 0 not in client.answers
+            sender = client.quic._streams[0].sender
+            sender.on_data_delivery(QuicDeliveryState.LOST, 0, len(early), True)
+        assert client.wait(lambda: b"early" in client.answers.get(0, b""))
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+def connections(server: Server) -> int:
+    return sum(int(shard["quic_connections"]) for shard in server.status()["shards"])
+
+
+def test_a_close_right_behind_the_handshake_is_heard(serve: Serve) -> None:
+    """In a Handshake packet, whose keys the server has given up, and behind it in the datagram in one that it can open."""
+    server = serve("echo:app", version="h3").ready()
+    assert not isinstance(server.address, str)
+    for number in range(5):
+        quic = QuicConnection(
+            configuration=QuicConfiguration(alpn_protocols=H3_ALPN, server_name="localhost", verify_mode=ssl.CERT_NONE)
+        )
+        quic.connect(server.address, time.monotonic())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(server.address)
+            client.settimeout(WAIT_MAX_S)
+            while not quic._handshake_complete:
+                for data, _ in quic.datagrams_to_send(time.monotonic()):
+                    client.send(data)
+                quic.receive_datagram(client.recv(65536), server.address, time.monotonic())
+            quic.send_stream_data(0, head(f"/cancellable/early-{number}"), end_stream=True)
+            for data, _ in quic.datagrams_to_send(time.monotonic()):
+                client.send(data)
+            until("it has begun", lambda: exchanges(server))
+            assert not quic._handshake_confirmed
+            quic.close(error_code=0x100)
+            (last,) = (data for data, _ in quic.datagrams_to_send(time.monotonic()))
+            assert last[0] & 0xF0 == 0xE0, "a Handshake packet first"
+            client.send(last)
+        until("its request is cancelled", lambda: exchanges(server) == 0, 5)
+    until("they are forgotten", lambda: connections(server) == 0, 10)
+    assert sorted(server.get("/cancelled").json) == [f"early-{number}" for number in range(5)]
+
+
+def test_a_client_that_vanished_does_not_hold_up_the_end(serve: Serve) -> None:
+    """Without CONNECTION_CLOSE, as behind a network that is gone."""
+    server = serve("echo:app", version="h3").ready()
+    with Relay(server.address, Network()) as relay, through(relay) as client:
+        client.begin("GET", "/hold/x")
+        with server.client() as other:
+            until("it is held", lambda: "x" in other.request("GET", "/held").json)
+            # What it is answered arrives; what says so does not.
+            relay.is_deaf = True
+            other.request("POST", "/release/x")
+        until("nothing is under way", lambda: exchanges(server) == 0)
+        started = time.monotonic()
+        server.process.terminate()
+        server.finish()
+        assert time.monotonic() - started < 8
 
 
 def test_alt_svc_tells_of_it(server: Server) -> None:

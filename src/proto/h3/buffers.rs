@@ -2,7 +2,7 @@
 //!
 //! Invariant: a [`Held`] says how many bytes of its connection's pieces are alive; a piece lives until its last byte was
 //! acknowledged or its stream was reset. Deliberately absent: a bound, to which the engine keeps; what is received, for
-//! which quiche has buffers of its own, one for each STREAM frame that cannot be read yet.
+//! which quiche has buffers of its own, counted by [`super::pieces`].
 
 use std::{
     cell::Cell,

@@ -3,8 +3,8 @@
 //! Invariant: the packets are the datagram, in its order, none of them empty; what is no packet whose length is said is one
 //! with all that follows it. quiche drops what follows a packet that it cannot open, although each stands for itself: a client
 //! that closes before it knows that its handshake is confirmed says so in a Handshake packet, whose keys are gone here, and
-//! again in the 1-RTT packet behind it. So it is given one packet at a time. Each that it has taken is counted ([`super::pieces`]);
-//! but for ten in early data, which it keeps for later. Deliberately absent: what frames say.
+//! again in the 1-RTT packet behind it. So it is given one packet at a time. Its frames are counted ([`super::pieces`]),
+//! but for ten packets of early data, which it keeps for later. Deliberately absent: what frames say.
 
 use super::{H3, Place, code::Code, frames::varint, pieces::Piece, pieces::pieces};
 
@@ -25,10 +25,7 @@ impl H3 {
         loop {
             let (packet, behind) = rest.split_at_mut(first_len(rest));
             self.quic.recv(packet, info)?;
-            let packets = self.quic.stats().recv;
-            if std::mem::replace(&mut self.packets, packets) != packets {
-                self.count(packet);
-            }
+            self.count(packet);
             if behind.is_empty() {
                 return Ok(());
             }
@@ -36,7 +33,8 @@ impl H3 {
         }
     }
 
-    /// Counts what QUIC keeps of a packet that it has taken and decrypted.
+    /// Counts what QUIC keeps of a packet, which it has decrypted. One that it could not open is noise here, in which hardly
+    /// anything looks like a piece of a stream that there is.
     fn count(&mut self, packet: &[u8]) {
         let id_len = self.quic.source_id().len();
         for piece in payload(packet, id_len).into_iter().flat_map(pieces) {

@@ -11,9 +11,9 @@
 //! connection and its identifiers can go.
 //!
 //! Invariant: what a client can make this hold is bounded. Of requests: [`H3_CONNECTION_WINDOW`] in QUIC's buffers (heads
-//! too: each is left there until it is whole), which keep each STREAM frame apart and so are bounded by the budget of bytes
-//! at worst: for three bytes of a frame that cannot be read yet, some hundred of memory; and [`H3_UNRETURNED_MAX`] that
-//! workers have not taken, [`EXCHANGE_WINDOW`] for each stream. Of responses: [`H3_UNACKED_SIZE_MAX`] in QUIC's buffers and one head per stream. Streams: [`H3_STREAMS_MAX`].
+//! too: each is left there until it is whole), which keep each STREAM frame apart, in no more [`pieces`] than
+//! [`H3_PIECES_MAX`](crate::limits::H3_PIECES_MAX); and [`H3_UNRETURNED_MAX`] that workers have not taken,
+//! [`EXCHANGE_WINDOW`](crate::limits::EXCHANGE_WINDOW) for each stream. Of responses: [`H3_UNACKED_SIZE_MAX`] in QUIC's buffers and one head per stream. Streams: [`H3_STREAMS_MAX`].
 //! What it can make this *do* without being served is bounded by the [`budget`]s. Every stream that was reported ends by
 //! the caller's answer or by exactly one `Reset`.
 //!
@@ -128,8 +128,6 @@ pub struct H3 {
     budgets: Budgets,
     /// What QUIC keeps of streams that was not read.
     pieces: Pieces,
-    /// How many packets QUIC has taken.
-    packets: usize,
     timers: Timers,
     streams: Slab<Stream>,
     /// Every stream of the client's that may still bring something.
@@ -188,7 +186,6 @@ impl H3 {
             control: Control::default(),
             budgets: Budgets::new(now),
             pieces: Pieces::default(),
-            packets: 0,
             timers: Timers::new(&options, now),
             streams: Slab::new(),
             places: HashMap::new(),

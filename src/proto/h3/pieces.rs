@@ -3,7 +3,7 @@
 //! Invariant: `total` is no less than the number of STREAM frames that quiche holds, each of which is an allocation and an entry
 //! of a tree (some 150 bytes for one byte), and no more than [`H3_PIECES_MAX`] and a slack; `crypto` is no less than those of
 //! the handshake. quiche bounds bytes and does not say how many pieces they are in; but it decrypts in place, so the frames of a
-//! packet that it has taken can be looked at. Deliberately absent: what they say.
+//! packet can be looked at behind it. Deliberately absent: what they say.
 
 use std::collections::BTreeMap;
 

@@ -168,6 +168,38 @@ fn early_data_is_taken_only_when_asked_for() {
 }
 
 #[test]
+fn early_data_in_front_of_a_retry_comes_once_more_behind_it() {
+    // RFC 9000 §17.2.5.3: packets of 0-RTT that were sent beside the first Initial are lost with it, and the client sends what
+    // was in them again.
+    let options = Options { retry: Retry::Always, early_data: true, ..Options::default() };
+    let mut server = Server::new(options);
+    let mut config = client_config();
+    config.enable_early_data();
+    let mut client = Client::with(CLIENT, &mut config, "localhost");
+    client.talk(&mut server);
+    let session = client.quic.session().unwrap().to_vec();
+    let mut client = Client::with(CLIENT, &mut config, "localhost");
+    client.quic.set_session(&session).unwrap();
+    let mut first = client.output();
+    assert!(client.quic.is_in_early_data());
+    client.quic.stream_send(0, b"early", false).unwrap();
+    first.extend(client.output());
+    let replies: Vec<_> =
+        first.iter_mut().map(|datagram| server.receive(datagram, client.address)).collect();
+    let [Ok(Some(retry)), .., Err(Why::Unknown)] = &replies[..] else { panic!("{replies:?}") };
+    client.input(retry.clone());
+    client.talk(&mut server);
+    assert!(client.quic.is_established() && client.quic.is_resumed());
+    // Packets behind it that arrive are what tells that it was lost (RFC 9002 §6.1.1).
+    for _ in 0..4 {
+        client.quic.stream_send(4, b"late", false).unwrap();
+        client.talk(&mut server);
+    }
+    let quic = server.connections[1].as_mut().unwrap();
+    assert_eq!(quic.stream_recv(0, &mut [0; 20]), Ok((5, false)));
+}
+
+#[test]
 fn both_ways_to_find_the_rate_work() {
     use crate::proto::quic::Congestion;
     for congestion in [Congestion::Cubic, Congestion::Bbr2] {
