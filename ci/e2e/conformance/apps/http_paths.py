@@ -192,6 +192,7 @@ async def flood(scope: Scope, receive: Receive, send: Send) -> None:
 async def send_to_nobody(scope: Scope, receive: Receive, send: Send) -> None:
     """The client is gone before the response begins."""
     await whole(receive)
+    note(scope, "begun")
     note(scope, (await receive())["type"])
     try:
         await send(START)
