@@ -22,7 +22,6 @@ from quic_peer import QuicPeer, head
 from relay import Network, Relay
 from server import WAIT_MAX_S, Server, resident_kib, serving, until
 from versions import VERSIONS
-from watch import exchanges
 
 MIB = 1024 * 1024
 LOSSY = Network(loss=0.02, delay_s=0.05, reordered=0.02, bytes_per_s=125_000)
@@ -262,13 +261,13 @@ def test_a_close_right_behind_the_handshake_is_heard(serve: Serve) -> None:
             quic.send_stream_data(0, head(f"/cancellable/early-{number}"), end_stream=True)
             for data, _ in quic.datagrams_to_send(time.monotonic()):
                 client.send(data)
-            until("it has begun", lambda: exchanges(server))
+            until("it has begun", lambda: server.exchanges())
             assert not quic._handshake_confirmed
             quic.close(error_code=0x100)
             (last,) = (data for data, _ in quic.datagrams_to_send(time.monotonic()))
             assert last[0] & 0xF0 == 0xE0, "a Handshake packet first"
             client.send(last)
-        until("its request is cancelled", lambda: exchanges(server) == 0, 5)
+        until("its request is cancelled", lambda: server.exchanges() == 0, 5)
     until("they are forgotten", lambda: connections(server) == 0, 10)
     assert sorted(server.get("/cancelled").json) == [f"early-{number}" for number in range(5)]
 
@@ -283,7 +282,7 @@ def test_a_client_that_vanished_does_not_hold_up_the_end(serve: Serve) -> None:
             # What it is answered arrives; what says so does not.
             relay.is_deaf = True
             other.request("POST", "/release/x")
-        until("nothing is under way", lambda: exchanges(server) == 0)
+        until("nothing is under way", lambda: server.exchanges() == 0)
         started = time.monotonic()
         server.process.terminate()
         server.finish()
