@@ -91,6 +91,7 @@ def accepts(address: Address) -> bool:
     assert not isinstance(address, str)
     try:
         socket.create_connection(address, 5).close()
-    except ConnectionRefusedError:
+    except ConnectionError:
+        # Refused; or reset, by a listener that was closed meanwhile.
         return False
     return True
