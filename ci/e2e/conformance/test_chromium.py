@@ -111,14 +111,16 @@ def test_text_and_bytes(page: Chromium) -> None:
     found = run(
         page,
         """const socket = await opened("/ws/echo");
-        socket.send("kůň 🐎");
-        socket.send(new Uint8Array([0, 127, 255]));
-        socket.send("");
-        const found = [await socket.next(), await socket.next(), await socket.next(), socket.protocol];
+        const found = [socket.protocol];
+        for (const said of ["kůň 🐎", new Uint8Array([0, 127, 255]), ""]) {
+          socket.send(said);
+          found.push(await socket.next());
+        }
         socket.close();
         return found;""",
     )
-    assert found == ["kůň 🐎", [0, 127, 255], "", ""]
+    # One after the other: Chromium now and then never sends an empty message that stands right behind another.
+    assert found == ["", "kůň 🐎", [0, 127, 255], ""]
 
 
 def test_a_browser_asks_for_compression_and_gets_it(page: Chromium) -> None:
