@@ -261,7 +261,7 @@ class Server(Listening):
 
     @property
     def admin_address(self) -> Address:
-        found = self.log.find(r"admin listener on http://([\d.]+):(\d+) ")[-1]
+        found = self.log.wait(r"admin listener on http://([\d.]+):(\d+) ")[-1]
         return found[1], int(found[2])
 
     def worker_pid(self, place: int = 0) -> int:
