@@ -232,6 +232,10 @@ pub const QUIC_PATHS_MAX: u64 = 16;
 pub const QUIC_IDS_MAX: usize = 4;
 /// The largest UDP payload that is tried: Ethernet's, less the headers of IPv6 and UDP.
 pub const QUIC_DATAGRAM_SIZE_MAX: usize = 1452;
+/// How long a client may keep an acknowledgement back (RFC 9000 §18.2, `max_ack_delay`).
+pub const QUIC_ACK_DELAY_MAX: Duration = Duration::from_millis(25);
+/// A packet with nothing but a PING: with the longest id, the packet's number, and the tag (RFC 9000 §17.3.1).
+pub const QUIC_PING_SIZE_MAX: usize = 64;
 /// For how long clients remember that there is HTTP/3 (RFC 7838 §3.1), unless configured otherwise: a day.
 pub const ALT_SVC_MAX_AGE_S: u64 = 86_400;
 /// Sends of one shard's UDP socket in flight; connections wait for one to complete.

@@ -17,6 +17,7 @@ mod fields;
 mod h2;
 pub mod handle;
 mod links;
+mod paths;
 #[cfg(test)]
 pub(crate) mod probe;
 mod queue;

@@ -19,6 +19,7 @@ use super::{
     Core,
     answer::CLIENT_GONE,
     handle::Forwarded,
+    paths::Paths,
     streams::{Access, Streams},
     tls::Told,
 };
@@ -76,8 +77,7 @@ pub(super) struct QuicConnection {
     shaking: bool,
     /// What workers are told of its TLS session, from the end of the handshake on.
     pub(super) told: Option<Told>,
-    /// Paths that its client has left, ours and its address, on which something may be on its way.
-    left: Vec<(SocketAddr, SocketAddr)>,
+    paths: Paths,
     /// Output that is not to be sent before this, for the sake of the network.
     held: Option<(Instant, DatagramBatch)>,
     /// When it has to be looked at, if nothing happens before.
@@ -127,36 +127,6 @@ impl Quic {
         }
     }
 
-    /// Has QUIC take for lost what was on its way on a path that a client has left; false when it has to be tried again. Of
-    /// itself it waits for acknowledgements of what it sent there later, and there is no such thing. So it is made to send a
-    /// PING on that path, which it does as soon as a timer of the path has expired, and the packet goes to where the client is
-    /// now: packets are bound to keys and not to addresses.
-    fn give_up_path(
-        &mut self,
-        transport: &mut h3::Quic,
-        (local, peer): (SocketAddr, SocketAddr),
-        now_at: Option<SocketAddr>,
-    ) -> bool {
-        let Some(to) = now_at else { return true };
-        if transport.send_ack_eliciting_on_path(local, peer).is_err() {
-            return true;
-        }
-        let mut data = self.spare.pop().unwrap_or_default();
-        data.resize(limits::QUIC_DATAGRAM_SIZE_MAX, 0);
-        match transport.send_on_path(&mut data, Some(local), Some(peer)) {
-            Ok((len, _)) => {
-                data.truncate(len);
-                let from = local.ip();
-                self.outgoing.push_back(DatagramBatch { data, segment: len, from, to, ecn: 0 });
-                true
-            }
-            Err(error) => {
-                self.give(data);
-                error != quiche::Error::Done
-            }
-        }
-    }
-
     /// Answers a datagram without a connection, if the socket is not busy with better things.
     fn reply(&mut self, data: Vec<u8>, from: SocketAddr, to: SocketAddr) {
         if self.has_room() {
@@ -195,7 +165,9 @@ impl Core {
         let to = SocketAddr::new(to, quic.port);
         let (index, is_new) = match quic.endpoint.classify(datagram, from, to, now) {
             Arrival::Known(index) => (index, false),
-            Arrival::New(connection, issued) => (self.begin_quic(*connection, issued, from), true),
+            Arrival::New(connection, issued) => {
+                (self.begin_quic(*connection, issued, to, from), true)
+            }
             Arrival::Reply(reply) => {
                 self.tally.datagrams_answered += 1;
                 return quic.reply(reply, to, from);
@@ -235,7 +207,13 @@ impl Core {
     }
 
     /// A client's first packet is here; the slot of its connection.
-    fn begin_quic(&mut self, mut quic: h3::Quic, issued: Issued, peer: SocketAddr) -> usize {
+    fn begin_quic(
+        &mut self,
+        mut quic: h3::Quic,
+        issued: Issued,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> usize {
         let now = self.clock.now;
         let slot = self.quic_connections.vacant_entry();
         let index = slot.key();
@@ -261,7 +239,7 @@ impl Core {
             dirty: false,
             shaking: true,
             told: None,
-            left: Vec::new(),
+            paths: Paths::new(local, peer),
             held: None,
             wake: None,
             armed: None,
@@ -291,7 +269,7 @@ impl Core {
     /// Attends to a connection that was touched. `now` is later than the turn's time: a signature takes longer than the grain of
     /// what is paced.
     pub(super) fn attend_quic(&mut self, index: usize, draining: bool, now: Instant) {
-        self.note_progress(index);
+        self.note_progress(index, now);
         let mut more = self.pump::<H3>(index);
         let Some(connection) = self.quic_connections.get_mut(index) else { return };
         connection.dirty = false;
@@ -313,22 +291,18 @@ impl Core {
         // What is due already was just done, as far as it could be: not again and again within one moment.
         let due = engine.timeout().map(|at| at.max(now + limits::QUIC_TIMER_GRAIN));
         let held = connection.held.as_ref().map(|(at, _)| *at);
-        connection.wake = due.into_iter().chain(held).min();
+        connection.wake = due.into_iter().chain(held).chain(connection.paths.wake()).min();
         arm(index, connection, quic);
     }
 
     /// What changed below the requests: the handshake, ids, the client's address.
-    fn note_progress(&mut self, index: usize) {
+    fn note_progress(&mut self, index: usize, now: Instant) {
         let Some(connection) = self.quic_connections.get_mut(index) else { return };
         let Some(quic) = &mut self.quic else { return };
         let Some(streams) = &mut connection.streams else { return };
         let transport = streams.engine.quic();
         if let Err(error) = quic.endpoint.refresh(index, transport) {
             tracing::error!("no ids for a QUIC connection: {error}");
-        }
-        if !connection.left.is_empty() {
-            let to = streams.access.direct.peer;
-            connection.left.retain(|path| !quic.give_up_path(transport, *path, to));
         }
         if connection.shaking && transport.is_established() {
             connection.shaking = false;
@@ -337,13 +311,13 @@ impl Core {
             self.tally.handshakes_resumed += u64::from(transport.is_resumed());
         }
         while let Some(event) = transport.path_event_next() {
-            if let quiche::PathEvent::PeerMigrated(_, peer) = event {
-                tracing::debug!("a QUIC client has moved to {peer}");
-                streams.access.direct.peer = Some(peer);
-                let left = transport.path_stats().filter(|path| !path.active);
-                connection.left = left.map(|path| (path.local_addr, path.peer_addr)).collect();
+            match event {
+                quiche::PathEvent::New(..) => connection.paths.appeared(),
+                quiche::PathEvent::PeerMigrated(_, peer) => streams.access.direct.peer = Some(peer),
+                _ => {}
             }
         }
+        connection.paths.follow(transport, now, |batch| quic.outgoing.push_back(batch));
     }
 
     /// Wakes the connections whose time has come.

@@ -5,10 +5,13 @@ Over HTTP/1.1 ours and uvicorn's; over HTTP/2 and QUIC ours alone.
 
 import base64
 import hashlib
+import os
 import shutil
+import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +108,31 @@ def test_many_fetches_at_once(page: Chromium) -> None:
         return await Promise.all(answers);""",
     )
     assert found == [str(number) for number in range(100)]
+
+
+def ports_towards(address: tuple[str, int]) -> set[str]:
+    """Of UDP sockets here that speak with this one alone (/proc/net/udp, proc_net_udp(5))."""
+    sockets = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return {local.partition(":")[2] for _, local, peer, *_ in sockets if int(peer.partition(":")[2], 16) == address[1]}
+
+
+@pytest.mark.parametrize("server", ["h3"], indirect=True)
+def test_a_browser_that_takes_another_port_while_it_waits_gets_everything(server: Server, page: Chromium) -> None:
+    """As it does when it hears nothing for a moment; the first challenge of its new address it leaves unanswered."""
+    address = server.address
+    assert not isinstance(address, str)
+    before = ports_towards(address)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        script = """[1, 2].map(async (number) => {
+          const response = await fetch(`/send/big?${number}`);
+          return (await response.arrayBuffer()).byteLength;
+        })"""
+        page.run(f"globalThis.lengths = {script}; true")
+        until("another port", lambda: ports_towards(address) - before)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert run(page, "return await Promise.all(lengths)") == 2 * [32 * 1024 * 1024]
 
 
 def test_text_and_bytes(page: Chromium) -> None:
