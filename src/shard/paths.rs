@@ -113,16 +113,22 @@ impl Paths {
         }
         // The first time quiche does it, now or in a moment.
         let challenge = self.challenge.get_or_insert(Challenge { asked: now, times: 0, at: now });
-        let patience = rtt * 3 + limits::QUIC_ACK_DELAY_MAX;
-        challenge.at = challenge.asked + patience.saturating_mul(1 << challenge.times.min(8));
-        if challenge.at <= now {
+        if challenge.due(rtt) <= now {
             challenge.asked = now;
             challenge.times += 1;
-            challenge.at = now + patience.saturating_mul(1 << challenge.times.min(8));
             // It fails when the client has given us no id for the path.
             let asked = transport.probe_path(local, peer);
             tracing::trace!("asked {peer} again: {asked:?}");
         }
+        challenge.at = challenge.due(rtt);
+    }
+}
+
+impl Challenge {
+    /// After the longest that an answer should take (RFC 9002 §6.2.1), and twice as long each time.
+    fn due(&self, rtt: Duration) -> Instant {
+        let patience = rtt * 3 + limits::QUIC_ACK_DELAY_MAX;
+        self.asked + patience.saturating_mul(1 << self.times.min(8))
     }
 }
 
