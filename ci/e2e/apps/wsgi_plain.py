@@ -67,7 +67,8 @@ def file(environ: Environ) -> Iterable[bytes]:
 
 
 def fails(environ: Environ) -> Iterator[bytes]:
-    yield b"begun"
+    # More than may be under way: the head has gone out by the end of it.
+    yield b"begun" + bytes(1 << 20)
     raise RuntimeError("in mid-body")
 
 
